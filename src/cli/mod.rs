@@ -1,0 +1,20 @@
+//! The command line: one file per subcommand, each with its arguments as typed and the function that carries them out.
+
+use clap::{Parser, Subcommand};
+
+/// Train facial-expression recognition from ambiguous labels, and watch every label being decided.
+#[derive(Debug, Parser)]
+#[command(name = "moue", version, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {}
+
+impl Cli {
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.command {}
+    }
+}

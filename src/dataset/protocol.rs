@@ -1,0 +1,48 @@
+//! The label-protocol card: what the numbers of a label file mean.
+//!
+//! Most irreproducible expression results come down to this card not being written anywhere: seven or eight classes, anger before
+//! disgust or after, how ties and `unknown` votes are counted. It is stored in every pack, hashed into every checkpoint, and two
+//! cards that differ are never mixed in silence.
+
+use super::Class;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Class names in label order, the vote columns and the rule that turned votes into labels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Protocol {
+    /// Short name, for example `ferplus-8`.
+    pub name: String,
+    /// Class names; a label is an index into this list.
+    pub classes: Vec<String>,
+    /// Vote columns after the classes that are no class themselves, for example `unknown` and `NF`.
+    #[serde(default)]
+    pub extra_columns: Vec<String>,
+    /// The rule that made labels from votes, in words precise enough to repeat it.
+    pub rule: String,
+    /// Where the data came from, for example `FERPlus label.csv`.
+    pub source: String,
+}
+
+impl Protocol {
+    /// All vote columns: the classes, then the extra ones.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        self.classes.iter().chain(&self.extra_columns).map(String::as_str)
+    }
+
+    pub fn class_index(&self, name: &str) -> Option<Class> {
+        self.classes.iter().position(|c| c.eq_ignore_ascii_case(name)).map(|i| i as Class)
+    }
+
+    /// The first 16 hex digits of the SHA-256 of the card's canonical JSON.
+    pub fn hash(&self) -> String {
+        let json = serde_json::to_vec(self).expect("a card of strings serialises");
+        hex(&Sha256::digest(json))[..16].to_string()
+    }
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,45 @@
+//! What kind of failure ended a command.
+//!
+//! Errors travel as `anyhow::Error` with context. The one distinction the program makes is whether the user *asked* for something
+//! impossible ([`Usage`], exit code 2) or the work itself failed (everything else, exit code 1).
+
+use std::fmt;
+
+/// A request that cannot be carried out as typed: an unknown setting, a device that does not exist, a path that is no pack.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Shorthand for `Err(Usage(..).into())`.
+#[macro_export]
+macro_rules! usage {
+    ($($arg:tt)*) => { return Err($crate::failure::Usage(format!($($arg)*)).into()) };
+}
+
+/// One line for a person: the chain of causes joined by `: `, without the repetition that wrapped io errors bring.
+pub fn one_line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let part = cause.to_string().replace('\n', " ");
+        if text.ends_with(&part) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&part);
+    }
+    text
+}
+
+/// The exit code that `error` deserves: 2 for bad usage, 1 for failed work.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.chain().any(|cause| cause.is::<Usage>()) { 2 } else { 1 }
+}

@@ -1,0 +1,4 @@
+pub mod cli;
+pub mod dataset;
+pub mod failure;
+pub mod random;
