@@ -1,4 +1,5 @@
 pub mod cli;
+pub mod config;
 pub mod dataset;
 pub mod failure;
 pub mod random;

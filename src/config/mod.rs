@@ -1,0 +1,10 @@
+//! Settings: one schema, layered values that remember where they came from.
+//!
+//! Order of layers: default, preset, file (`--config`), flag (`--set` and friends). A later layer wins, also when it repeats the
+//! value it replaces; unknown keys are refused with the nearest known one.
+
+mod resolve;
+mod schema;
+
+pub use resolve::{Origin, Resolved, preset_names, preset_text};
+pub use schema::*;

@@ -1,0 +1,461 @@
+//! Every setting: its name, type, default and meaning, once.
+//!
+//! `settings!` turns one list into the structs the engine reads ([`Settings`]) and the table that `moue config explain` prints
+//! ([`KEYS`]). Section tags such as `[P]` (paper), `[R]` (reference code) and `[C]` (our choice) say where a default comes from.
+
+use serde::{Deserialize, Serialize};
+
+/// One row of the table of settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Dotted name, `section.field`.
+    pub name: &'static str,
+    /// Rust type, which is also how the value is written in TOML.
+    pub kind: &'static str,
+    /// What it means, its unit and its source.
+    pub doc: &'static str,
+}
+
+macro_rules! settings {
+    ($( $(#[doc = $section_doc:literal])* $section:ident : $name:ident {
+        $( $(#[doc = $doc:literal])* $field:ident : $kind:ty = $default:expr, )*
+    } )*) => {
+        $(
+            $(#[doc = $section_doc])*
+            #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+            #[serde(deny_unknown_fields)]
+            pub struct $name { $( $(#[doc = $doc])* pub $field: $kind, )* }
+
+            impl Default for $name {
+                fn default() -> Self { Self { $( $field: $default.into(), )* } }
+            }
+        )*
+
+        /// All settings of a run, resolved.
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Settings { $( $(#[doc = $section_doc])* pub $section: $name, )* }
+
+        /// The table of settings in the order of the schema.
+        pub const KEYS: &[Key] = &[ $( $( Key {
+            name: concat!(stringify!($section), ".", stringify!($field)),
+            kind: stringify!($kind),
+            doc: concat!($($doc),*),
+        }, )* )* ];
+
+        /// Sections with their one-line description.
+        pub const SECTIONS: &[(&str, &str)] = &[ $( (stringify!($section), concat!($($section_doc),*)), )* ];
+    };
+}
+
+macro_rules! choice {
+    ($(#[$meta:meta])* $name:ident { $( $(#[$variant_meta:meta])* $variant:ident ),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $( $(#[$variant_meta])* $variant ),* }
+    };
+}
+
+choice!(
+    /// Pixel normalisation before the patch embedding.
+    Normalize {
+        /// ImageNet mean and standard deviation per channel (gray: their averages).
+        Imagenet,
+        /// (x - 0.5) / 0.5.
+        Half,
+        /// Each face to zero mean and unit variance.
+        PerFace,
+    }
+);
+choice!(
+    /// Activation of the encoder's MLP.
+    Activation {
+        Gelu,
+        /// Much cheaper than GELU where transcendental functions run on the CPU.
+        Relu,
+    }
+);
+choice!(
+    /// Which patches pretraining hides.
+    MaskKind {
+        /// Rectangles, as BEiT and MaskFeat.
+        Block,
+        /// Independent patches, as MAE.
+        Random,
+    }
+);
+choice!(
+    /// How candidate sets are made.
+    Strategy {
+        /// From annotator vote counts.
+        Votes,
+        /// From a vote distribution (shares).
+        Distribution,
+        /// Those that came with the data.
+        File,
+    }
+);
+choice!(
+    /// Start of the class queries.
+    QueryInit {
+        /// The closed-form optimum of the uniformity loss: a regular simplex.
+        Optimal,
+        Random,
+    }
+);
+choice!(
+    /// Form of the uniformity loss.
+    UniformKind {
+        /// Mean log-sum-exp of cosines over tau (paper eq. 2).
+        Dot,
+        /// Wang and Isola's Gaussian potential, t = 2.
+        Gaussian,
+    }
+);
+choice!(
+    /// Whether a query's similarity to itself is part of the sum.
+    SelfTerm { Exclude, Include }
+);
+choice!(
+    /// Response that revises confidences.
+    Response { Sigmoid, Softmax }
+);
+choice!(
+    /// Certainty measure compared with the threshold.
+    Metric {
+        /// p1 - p2
+        Margin,
+        /// 1 - p2 / p1
+        Ratio,
+        /// p1
+        Top1,
+    }
+);
+choice!(
+    /// What an uncertain row becomes.
+    Below {
+        /// The two best candidates, renormalised.
+        Top2Soft,
+        /// The two best candidates, one half each.
+        Top2Uniform,
+        /// All candidates, renormalised.
+        KeepAll,
+    }
+);
+choice!(
+    /// When confidences are revised.
+    Order {
+        /// After the optimiser step, from the same forward pass.
+        AfterStep,
+        /// Before the loss, from the same forward pass.
+        BeforeLoss,
+    }
+);
+choice!(
+    /// What finetuning minimises.
+    Objective {
+        /// Partial-label loss with confidence revision (paper eq. 1-4).
+        Pll,
+        /// Plain cross-entropy on the given (majority) label.
+        Ce,
+    }
+);
+
+settings! {
+    /// How a face becomes the network's input.
+    data: Data {
+        /// Side of the square input in pixels; faces of another size are resampled. Must be a multiple of vit.patch.
+        size: usize = 224usize,
+        /// Input channels: 1 (gray) or 3 (RGB). Gray faces are repeated, colour faces averaged (Rec. 601) where they differ.
+        channels: usize = 3usize,
+        /// Pixel normalisation: imagenet (SCN, RUL, EAC), half (DMUE) or per_face. [R]
+        normalize: Normalize = Normalize::Imagenet,
+    }
+    /// The vision transformer.
+    vit: VitSettings {
+        /// Patch side in pixels. ViT-B/16: 16. [P]
+        patch: usize = 16usize,
+        /// Token width D.
+        dim: usize = 768usize,
+        /// Transformer blocks.
+        depth: usize = 12usize,
+        /// Attention heads; must divide vit.dim.
+        heads: usize = 12usize,
+        /// Width of the MLP as a multiple of vit.dim.
+        mlp_ratio: f64 = 4.0,
+        /// Activation of the MLP: gelu (the original) or relu (several times cheaper on a CPU).
+        activation: Activation = Activation::Gelu,
+        /// Prepend a class token (kept for exchange of weights; the query decoder reads patch tokens).
+        cls: bool = true,
+    }
+    /// The query decoder (METHOD 1.4; Query2Label).
+    decoder: DecoderSettings {
+        /// false: mean-pooled tokens, LayerNorm and a linear layer instead (paper Table VIII, row 1).
+        enabled: bool = true,
+        /// Transformer blocks in the decoder. [P]
+        layers: usize = 2usize,
+        /// Attention heads; must divide vit.dim.
+        heads: usize = 12usize,
+        /// Width of the feed-forward layer as a multiple of vit.dim. [C]
+        mlp_ratio: f64 = 4.0,
+        /// Dropout in attention output and feed-forward. [R: Query2Label]
+        dropout: f64 = 0.1,
+        /// Self-attention among class queries before cross-attention. [R: off]
+        self_attn: bool = false,
+        /// Let queries also attend to the class token (needs vit.cls).
+        use_cls: bool = false,
+        /// Normalise before instead of after each sub-layer. [R: after]
+        pre_norm: bool = false,
+    }
+    /// Histogram-of-oriented-gradients targets (METHOD 3.1).
+    hog: HogSettings {
+        /// Cell side in pixels; must divide vit.patch. A 16-pixel patch has 2 x 2 cells x 9 bins x 3 channels = 108 values. [R]
+        cell: usize = 8usize,
+        /// Side of the Gaussian window that weights magnitudes, 0 for none (SlowFast: 0, mmselfsup: 16). [R]
+        window: usize = 0usize,
+    }
+    /// Masked-image-modelling masks.
+    mask: MaskSettings {
+        /// Share of patches hidden. [P, section IV-B]
+        ratio: f64 = 0.4,
+        /// block (MaskFeat) or random (MAE).
+        kind: MaskKind = MaskKind::Block,
+    }
+    /// Self-supervised pretraining (MaskFeat).
+    pretrain: PretrainSettings {
+        /// Passes over the training faces. [P]
+        epochs: usize = 600usize,
+        /// Faces per optimiser step. [P, IV-B]
+        batch: usize = 192usize,
+        /// Peak learning rate, absolute. [P, IV-B]
+        lr: f64 = 2e-4,
+        /// Learning rate at the first and the last step. [R]
+        min_lr: f64 = 1e-6,
+        /// Epochs of linear warm-up. [P, Table II]
+        warmup: f64 = 40.0,
+        /// Decoupled weight decay; none on biases, norms, tokens and positions. [P]
+        weight_decay: f64 = 0.05,
+        /// AdamW's first-moment decay. [P]
+        beta1: f64 = 0.9,
+        /// AdamW's second-moment decay. [P]
+        beta2: f64 = 0.999,
+        /// Largest global gradient norm; 0 turns clipping off. [R: 0.02]
+        clip: f64 = 0.02,
+        /// Micro-batches whose gradients are summed into one step.
+        accumulate: usize = 1usize,
+        /// Stochastic depth at the last block, linear from 0 at the first. [R]
+        drop_path: f64 = 0.0,
+        /// Smallest area share of the random resized crop; 1 turns it off. [R]
+        crop_min: f64 = 0.5,
+        /// Mirror half of the faces. [R]
+        flip: bool = true,
+    }
+    /// Candidate sets.
+    labels: LabelSettings {
+        /// votes, distribution or file (METHOD 2).
+        strategy: Strategy = Strategy::Votes,
+        /// Largest number of candidates per face. [P: k = 2]
+        k: usize = 2usize,
+        /// votes: an emotion needs at least this many votes (1 drops nothing; FERPlus zeroes single votes: 2).
+        min_votes: u32 = 2u32,
+        /// votes, distribution: smallest share of the votes for classes (0.3: FERPlus' multi-target rule).
+        share: f64 = 0.0,
+        /// Always make the given label a candidate. [preset robust]
+        include_given: bool = false,
+    }
+    /// The class queries.
+    queries: QuerySettings {
+        /// optimal (closed-form simplex times sqrt(D), randomly rotated) or random (standard normal). [C]
+        init: QueryInit = QueryInit::Optimal,
+        /// Let finetuning move the queries. [C]
+        trainable: bool = true,
+    }
+    /// The loss that spreads the queries on the hypersphere (paper eq. 2, METHOD 1.5).
+    uniform: UniformSettings {
+        /// Weight of the loss; 0 turns it off. [C: the paper names none]
+        lambda: f64 = 1.0,
+        /// Temperature. [P]
+        tau: f64 = 0.001,
+        /// Multiply the loss by tau, which removes the 1/tau scale of its gradient. [C, contradiction C10]
+        scale_by_tau: bool = true,
+        /// exclude or include each query's similarity to itself; included, the printed tau is inert. [C, C10]
+        self_term: SelfTerm = SelfTerm::Exclude,
+        /// dot (paper) or gaussian (Wang and Isola).
+        kind: UniformKind = UniformKind::Dot,
+    }
+    /// Confidence revision (paper eq. 3-4, METHOD 1.6).
+    revise: ReviseSettings {
+        /// sigmoid (paper) or softmax of the logits over the candidates.
+        response: Response = Response::Sigmoid,
+        /// Certainty compared with theta: margin, ratio or top1. [C]
+        metric: Metric = Metric::Margin,
+        /// Rows at or below theta become: top2_soft, top2_uniform or keep_all. [C]
+        below: Below = Below::Top2Soft,
+        /// Threshold in [0, 1]; a row whose certainty is above it becomes one-hot. [C]
+        theta: f64 = 0.5,
+        /// Share of the old row kept at each revision (0: overwrite). [P: revised every batch]
+        ema: f64 = 0.0,
+        /// First epoch that revises.
+        start_epoch: usize = 0usize,
+        /// after_step (PRODEN) or before_loss. [C]
+        order: Order = Order::AfterStep,
+    }
+    /// Supervised finetuning.
+    finetune: FinetuneSettings {
+        /// pll (candidate sets) or ce (plain cross-entropy on the given label).
+        objective: Objective = Objective::Pll,
+        /// After the run, train the ce objective under the same budget and seed, and print both.
+        baseline: bool = true,
+        /// Passes over the training faces. [P: 100 RAF-DB, 100 FERPlus, 25 AffectNet]
+        epochs: usize = 100usize,
+        /// Faces per optimiser step. [P]
+        batch: usize = 320usize,
+        /// Peak learning rate, absolute. [P]
+        lr: f64 = 1e-4,
+        /// Learning rate at the first and the last step.
+        min_lr: f64 = 1e-6,
+        /// Epochs of linear warm-up. [C: 5 %]
+        warmup: f64 = 5.0,
+        /// Decoupled weight decay; none on biases, norms, tokens, positions and queries. [P]
+        weight_decay: f64 = 0.05,
+        /// AdamW's first-moment decay. [P]
+        beta1: f64 = 0.9,
+        /// AdamW's second-moment decay. [P, C8]
+        beta2: f64 = 0.95,
+        /// Largest global gradient norm; 0 turns clipping off.
+        clip: f64 = 1.0,
+        /// Micro-batches whose gradients are summed into one step.
+        accumulate: usize = 1usize,
+        /// Learning-rate factor per encoder layer from the top down; 1 turns it off. [R: 0.65]
+        layer_decay: f64 = 0.65,
+        /// Stochastic depth at the last block, linear from 0 at the first. [R]
+        drop_path: f64 = 0.1,
+        /// Smallest area share of the random resized crop; 1 turns it off. [C]
+        crop_min: f64 = 0.8,
+        /// Largest rotation in degrees. [C]
+        rotate: f64 = 0.0,
+        /// Mirror half of the faces.
+        flip: bool = true,
+        /// Probability of random erasing (area 0.02 to 0.25). [R]
+        erase: f64 = 0.5,
+    }
+    /// The run itself.
+    run: RunSettings {
+        /// Optimiser steps between two progress lines.
+        log_every: usize = 20usize,
+        /// Epochs between two evaluations on the validation split (the last epoch is always evaluated).
+        evaluate_every: usize = 1usize,
+        /// Epochs between two checkpoints (the last epoch is always kept).
+        checkpoint_every: usize = 1usize,
+        /// Loader threads; 0: one for each CPU core. Results do not depend on it.
+        workers: usize = 0usize,
+        /// CPU training threads, each with a share of every batch; 0: one for each core. Bit-reproducible for a given number.
+        threads: usize = 0usize,
+        /// Faces per forward pass in evaluation.
+        evaluate_batch: usize = 256usize,
+    }
+}
+
+impl Settings {
+    /// Checks what types cannot: ranges and settings that must fit each other.
+    ///
+    /// # Errors
+    /// The offending setting and what would be allowed.
+    pub fn validate(&self) -> Result<(), String> {
+        let s = self;
+        let ensure = |ok: bool, message: &str| if ok { Ok(()) } else { Err(message.to_string()) };
+        let share = |name: &str, v: f64| ensure((0.0..=1.0).contains(&v), &format!("{name} = {v} must lie in [0, 1]"));
+        let positive = |name: &str, v: usize| ensure(v > 0, &format!("{name} must be at least 1"));
+        for (name, v) in [
+            ("data.size", s.data.size),
+            ("vit.patch", s.vit.patch),
+            ("vit.dim", s.vit.dim),
+            ("vit.depth", s.vit.depth),
+            ("vit.heads", s.vit.heads),
+            ("decoder.layers", s.decoder.layers),
+            ("decoder.heads", s.decoder.heads),
+            ("hog.cell", s.hog.cell),
+            ("pretrain.batch", s.pretrain.batch),
+            ("pretrain.accumulate", s.pretrain.accumulate),
+            ("finetune.batch", s.finetune.batch),
+            ("finetune.accumulate", s.finetune.accumulate),
+            ("finetune.epochs", s.finetune.epochs),
+            ("labels.k", s.labels.k),
+            ("run.log_every", s.run.log_every),
+            ("run.evaluate_every", s.run.evaluate_every),
+            ("run.checkpoint_every", s.run.checkpoint_every),
+            ("run.evaluate_batch", s.run.evaluate_batch),
+        ] {
+            positive(name, v)?;
+        }
+        ensure(s.data.size <= 1024, "data.size must be at most 1024 pixels")?;
+        ensure(matches!(s.data.channels, 1 | 3), "data.channels must be 1 or 3")?;
+        ensure(
+            s.data.size.is_multiple_of(s.vit.patch),
+            &format!("data.size = {} must be a multiple of vit.patch = {}", s.data.size, s.vit.patch),
+        )?;
+        ensure(s.vit.patch.is_multiple_of(s.hog.cell), &format!("hog.cell = {} must divide vit.patch = {}", s.hog.cell, s.vit.patch))?;
+        for (name, heads) in [("vit.heads", s.vit.heads), ("decoder.heads", s.decoder.heads)] {
+            ensure(s.vit.dim.is_multiple_of(heads), &format!("{name} = {heads} must divide vit.dim = {}", s.vit.dim))?;
+        }
+        ensure(!s.decoder.use_cls || s.vit.cls, "decoder.use_cls needs vit.cls = true")?;
+        for (name, v) in [
+            ("mask.ratio", s.mask.ratio),
+            ("labels.share", s.labels.share),
+            ("revise.theta", s.revise.theta),
+            ("revise.ema", s.revise.ema),
+            ("finetune.erase", s.finetune.erase),
+            ("finetune.layer_decay", s.finetune.layer_decay),
+            ("pretrain.drop_path", s.pretrain.drop_path),
+            ("finetune.drop_path", s.finetune.drop_path),
+            ("decoder.dropout", s.decoder.dropout),
+        ] {
+            share(name, v)?;
+        }
+        for (name, v) in [
+            ("decoder.dropout", s.decoder.dropout),
+            ("pretrain.drop_path", s.pretrain.drop_path),
+            ("finetune.drop_path", s.finetune.drop_path),
+        ] {
+            ensure(v < 1.0, &format!("{name} = {v} must be below 1"))?;
+        }
+        for (name, v) in [("pretrain.crop_min", s.pretrain.crop_min), ("finetune.crop_min", s.finetune.crop_min)] {
+            ensure(v > 0.0 && v <= 1.0, &format!("{name} = {v} must lie in (0, 1]"))?;
+        }
+        for (name, v) in [
+            ("pretrain.lr", s.pretrain.lr),
+            ("pretrain.min_lr", s.pretrain.min_lr),
+            ("pretrain.warmup", s.pretrain.warmup),
+            ("pretrain.weight_decay", s.pretrain.weight_decay),
+            ("pretrain.clip", s.pretrain.clip),
+            ("finetune.lr", s.finetune.lr),
+            ("finetune.min_lr", s.finetune.min_lr),
+            ("finetune.warmup", s.finetune.warmup),
+            ("finetune.weight_decay", s.finetune.weight_decay),
+            ("finetune.clip", s.finetune.clip),
+            ("finetune.rotate", s.finetune.rotate),
+            ("uniform.lambda", s.uniform.lambda),
+            ("vit.mlp_ratio", s.vit.mlp_ratio),
+            ("decoder.mlp_ratio", s.decoder.mlp_ratio),
+        ] {
+            ensure(v.is_finite() && v >= 0.0, &format!("{name} = {v} must be a finite number, at least 0"))?;
+        }
+        for (name, v) in [
+            ("pretrain.beta1", s.pretrain.beta1),
+            ("pretrain.beta2", s.pretrain.beta2),
+            ("finetune.beta1", s.finetune.beta1),
+            ("finetune.beta2", s.finetune.beta2),
+        ] {
+            ensure((0.0..1.0).contains(&v), &format!("{name} = {v} must lie in [0, 1)"))?;
+        }
+        ensure(s.uniform.tau > 0.0, "uniform.tau must be above 0")?;
+        ensure(s.vit.mlp_ratio * s.vit.dim as f64 >= 1.0, "vit.mlp_ratio leaves no hidden unit")?;
+        ensure(s.decoder.mlp_ratio * s.vit.dim as f64 >= 1.0, "decoder.mlp_ratio leaves no hidden unit")
+    }
+
+    /// Patches along one side of the input.
+    pub fn grid(&self) -> usize {
+        self.data.size / self.vit.patch
+    }
+}
