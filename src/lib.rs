@@ -2,4 +2,8 @@ pub mod cli;
 pub mod config;
 pub mod dataset;
 pub mod failure;
+pub mod kernels;
+#[cfg(feature = "train")]
+pub mod model;
 pub mod random;
+pub mod transform;

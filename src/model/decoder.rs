@@ -1,0 +1,236 @@
+//! The classifier: encoder and query decoder (one learnable query per class; METHOD 1.4, after Query2Label), or a pooled linear head.
+
+use super::init::Init;
+use super::noise::Noise;
+use super::vit::{Apply, Mlp, Vit, attend};
+use crate::config::{Activation, QueryInit, Settings};
+use crate::random::{Streams, normal};
+use burn::module::Param;
+use burn::nn::{LayerNorm, Linear};
+use burn::prelude::*;
+
+/// Attention of queries over a memory of another length.
+#[derive(Module, Debug)]
+pub struct CrossAttention {
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    proj: Linear,
+    heads: usize,
+}
+
+impl CrossAttention {
+    fn new(init: &Init, path: &str, dim: usize, heads: usize) -> Self {
+        let linear = |name: &str| init.linear(&format!("{path}.{name}"), dim, dim);
+        Self { q: linear("q"), k: linear("k"), v: linear("v"), proj: linear("proj"), heads }
+    }
+
+    /// Queries and keys `[B, Nq, D]`, `[B, Nk, D]`; values `[B, Nk, D]` -> `[B, Nq, D]`
+    fn forward(&self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<3> {
+        let [b, n, d] = q.dims();
+        let head = d / self.heads;
+        let split = |t: Tensor<3>| {
+            let [b, n, _] = t.dims();
+            t.reshape([b, n, self.heads, head]).swap_dims(1, 2)
+        };
+        let out = attend(split(q.apply(&self.q)), split(k.apply(&self.k)), split(v.apply(&self.v)), head);
+        out.swap_dims(1, 2).reshape([b, n, d]).apply(&self.proj)
+    }
+}
+
+/// One decoder block: optional self-attention among queries, cross-attention to the image, feed-forward.
+#[derive(Module, Debug)]
+pub struct DecoderLayer {
+    self_attn: Option<CrossAttention>,
+    norm_self: Option<LayerNorm>,
+    cross_attn: CrossAttention,
+    norm_cross: LayerNorm,
+    mlp: Mlp,
+    norm_mlp: LayerNorm,
+    pre_norm: bool,
+}
+
+impl DecoderLayer {
+    fn new(init: &Init, path: &str, s: &Settings) -> Self {
+        let (dim, heads) = (s.vit.dim, s.decoder.heads);
+        let hidden = (dim as f64 * s.decoder.mlp_ratio).round() as usize;
+        Self {
+            self_attn: s.decoder.self_attn.then(|| CrossAttention::new(init, &format!("{path}.self_attn"), dim, heads)),
+            norm_self: s.decoder.self_attn.then(|| init.norm(dim)),
+            cross_attn: CrossAttention::new(init, &format!("{path}.cross_attn"), dim, heads),
+            norm_cross: init.norm(dim),
+            mlp: Mlp::new(init, &format!("{path}.mlp"), dim, hidden, Activation::Relu),
+            norm_mlp: init.norm(dim),
+            pre_norm: s.decoder.pre_norm,
+        }
+    }
+
+    /// One sub-layer with its residual: norm inside the branch (pre) or after the sum (post).
+    fn residual(&self, x: Tensor<3>, norm: &LayerNorm, branch: impl FnOnce(Tensor<3>) -> Tensor<3>) -> Tensor<3> {
+        if self.pre_norm { x.clone() + branch(norm.forward(x)) } else { norm.forward(x.clone() + branch(x)) }
+    }
+
+    /// Target `[B, C, D]`, queries `[1, C, D]` (positional term), memory `[B, N, D]` -> `[B, C, D]`
+    fn forward(&self, target: Tensor<3>, queries: Tensor<3>, memory: Tensor<3>, dropout: f64, noise: &mut Noise) -> Tensor<3> {
+        let mut x = target;
+        if let (Some(attention), Some(norm)) = (&self.self_attn, &self.norm_self) {
+            x = self.residual(x, norm, |x| {
+                let placed = x.clone() + queries.clone();
+                noise.dropout(attention.forward(placed.clone(), placed, x), dropout)
+            });
+        }
+        x = self.residual(x, &self.norm_cross, |x| {
+            noise.dropout(self.cross_attn.forward(x + queries.clone(), memory.clone(), memory.clone()), dropout)
+        });
+        self.residual(x, &self.norm_mlp, |x| {
+            let hidden = noise.dropout(self.mlp.hidden(x), dropout);
+            noise.dropout(self.mlp.output(hidden), dropout)
+        })
+    }
+}
+
+/// Query decoder with a class-wise linear output: `z_c = w_c . h_c + b_c`.
+#[derive(Module, Debug)]
+pub struct QueryDecoder {
+    pub queries: Param<Tensor<2>>,
+    layers: Vec<DecoderLayer>,
+    norm: LayerNorm,
+    weight: Param<Tensor<2>>,
+    bias: Param<Tensor<1>>,
+}
+
+impl QueryDecoder {
+    fn new(init: &Init, classes: usize, s: &Settings) -> Self {
+        let dim = s.vit.dim;
+        let bound = (dim as f32).powf(-0.5);
+        let queries = match s.queries.init {
+            QueryInit::Random => init.normal("decoder.queries", [classes, dim], 1.0),
+            QueryInit::Optimal => init.param([classes, dim], optimal_queries(classes, dim, &init.streams).into_iter()),
+        };
+        Self {
+            queries: if s.queries.trainable { queries } else { queries.set_require_grad(false) },
+            layers: (0..s.decoder.layers).map(|i| DecoderLayer::new(init, &format!("decoder.layers.{i}"), s)).collect(),
+            norm: init.norm(dim),
+            weight: init.uniform("decoder.weight", [classes, dim], bound),
+            bias: init.uniform("decoder.bias", [classes], bound),
+        }
+    }
+
+    fn forward(&self, memory: Tensor<3>, dropout: f64, noise: &mut Noise) -> Tensor<2> {
+        let [b, _, d] = memory.dims();
+        let [classes, _] = self.queries.dims();
+        let queries = self.queries.val().unsqueeze_dim::<3>(0);
+        let mut x = Tensor::zeros([b, classes, d], &memory.device());
+        for layer in &self.layers {
+            x = layer.forward(x, queries.clone(), memory.clone(), dropout, noise);
+        }
+        let weighted = self.norm.forward(x) * self.weight.val().unsqueeze_dim::<3>(0);
+        weighted.sum_dim(2).reshape([b, classes]) + self.bias.val().unsqueeze_dim::<2>(0)
+    }
+}
+
+/// sqrt(D) times the vertices of a regular simplex in a seeded random orientation, `[C, D]` row-major: the closed-form optimum of the
+/// uniformity loss for C <= D + 1 (METHOD 1.5), all pairwise cosines -1 / (C - 1).
+pub fn optimal_queries(classes: usize, dim: usize, streams: &Streams) -> Vec<f32> {
+    let mut rng = streams.at("decoder.queries", &[]);
+    // Orthonormal columns by Gram-Schmidt on Gaussian vectors, one per class.
+    let mut basis: Vec<Vec<f64>> = Vec::with_capacity(classes);
+    while basis.len() < classes.min(dim) {
+        let mut v: Vec<f64> = (0..dim).map(|_| f64::from(normal(&mut rng))).collect();
+        for _ in 0..2 {
+            for u in &basis {
+                let dot: f64 = v.iter().zip(u).map(|(a, b)| a * b).sum();
+                v.iter_mut().zip(u).for_each(|(a, b)| *a -= dot * b);
+            }
+        }
+        let norm = v.iter().map(|a| a * a).sum::<f64>().sqrt();
+        if norm > 1e-6 {
+            basis.push(v.iter().map(|a| a / norm).collect());
+        }
+    }
+    let mean = 1.0 / classes as f64;
+    let length = (1.0 - mean).sqrt();
+    let scale = (dim as f64).sqrt() / length;
+    let mut out = Vec::with_capacity(classes * dim);
+    for c in 0..classes {
+        for d in 0..dim {
+            let v: f64 = basis.iter().enumerate().map(|(j, u)| (f64::from(u8::from(j == c)) - mean) * u[d]).sum();
+            out.push((v * scale) as f32);
+        }
+    }
+    out
+}
+
+/// Pooled tokens, norm, linear (paper Table VIII, row 1).
+#[derive(Module, Debug)]
+pub struct PooledHead {
+    norm: LayerNorm,
+    linear: Linear,
+}
+
+/// What turns tokens into class logits.
+#[derive(Module, Debug)]
+pub struct Head {
+    pub decoder: Option<QueryDecoder>,
+    pooled: Option<PooledHead>,
+}
+
+/// Encoder and head.
+#[derive(Module, Debug)]
+pub struct Classifier {
+    pub encoder: Vit,
+    pub head: Head,
+    use_cls: bool,
+}
+
+impl Classifier {
+    pub fn new(init: &Init, encoder: Vit, classes: usize, s: &Settings) -> Self {
+        let decoder = s.decoder.enabled.then(|| QueryDecoder::new(init, classes, s));
+        let pooled = (!s.decoder.enabled).then(|| PooledHead {
+            norm: init.norm(s.vit.dim),
+            linear: init.linear_from(init.trunc_normal("head.weight", [s.vit.dim, classes], 0.02)),
+        });
+        Self { encoder, head: Head { decoder, pooled }, use_cls: s.decoder.use_cls }
+    }
+
+    /// Normalised patches `[B, N, P * P * C]` -> logits `[B, C]`
+    pub fn forward(&self, patches: Tensor<3>, drop_path: f64, dropout: f64, noise: &mut Noise) -> Tensor<2> {
+        let tokens = self.encoder.forward(patches, drop_path, noise);
+        let memory = if self.use_cls { tokens } else { self.encoder.patch_tokens(tokens) };
+        match (&self.head.decoder, &self.head.pooled) {
+            (Some(decoder), _) => decoder.forward(memory, dropout, noise),
+            (None, Some(pooled)) => {
+                let [b, _, d] = memory.dims();
+                pooled.linear.forward(pooled.norm.forward(memory.mean_dim(1).reshape([b, d])))
+            }
+            (None, None) => unreachable!("a head has a decoder or a pooled layer"),
+        }
+    }
+
+    /// The class queries `[C, D]`, if there are any that train.
+    pub fn trainable_queries(&self) -> Option<Tensor<2>> {
+        self.head.decoder.as_ref().map(|d| d.queries.val()).filter(|q| q.is_require_grad())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn optimal_queries_form_a_simplex() {
+        for (classes, dim) in [(7, 96), (8, 16), (2, 8)] {
+            let q = optimal_queries(classes, dim, &Streams::new(5));
+            let dot = |a: usize, b: usize| -> f64 {
+                (0..dim).map(|d| f64::from(q[a * dim + d]) * f64::from(q[b * dim + d])).sum::<f64>() / dim as f64
+            };
+            for a in 0..classes {
+                for b in 0..classes {
+                    let expected = if a == b { 1.0 } else { -1.0 / (classes as f64 - 1.0) };
+                    assert!((dot(a, b) - expected).abs() < 1e-5, "{classes} {a} {b}: {}", dot(a, b));
+                }
+            }
+        }
+        assert_ne!(optimal_queries(7, 96, &Streams::new(5)), optimal_queries(7, 96, &Streams::new(6)));
+    }
+}

@@ -1,0 +1,13 @@
+//! Networks: the vision transformer, the masked-image-modelling head and the query decoder.
+//!
+//! Parameters carry timm's names (`blocks.0.attn.qkv.weight`), so weights can be exchanged. Every initial value and every random mask
+//! comes from a named stream on the CPU: the same seed starts the same network on every device.
+
+pub mod decoder;
+pub mod init;
+pub mod noise;
+pub mod vit;
+
+pub use decoder::{Classifier, Head};
+pub use noise::Noise;
+pub use vit::{MaskedVit, Vit};

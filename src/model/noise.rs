@@ -1,0 +1,44 @@
+//! Random masks of a training forward pass (dropout, stochastic depth), drawn on the CPU from a positioned stream, so that they are
+//! the same on every device and after a resume.
+
+use crate::random::{RngExt, Stream};
+use burn::prelude::*;
+
+/// Source of masks for one forward pass of one shard. Without a stream (evaluation) every layer passes its input on.
+pub struct Noise {
+    rng: Option<Stream>,
+}
+
+impl Noise {
+    pub fn none() -> Self {
+        Self { rng: None }
+    }
+
+    pub fn new(rng: Stream) -> Self {
+        Self { rng: Some(rng) }
+    }
+
+    fn keep<const D: usize>(&mut self, shape: [usize; D], rate: f64, device: &Device) -> Option<Tensor<D>> {
+        let rng = self.rng.as_mut().filter(|_| rate > 0.0)?;
+        let scale = (1.0 / (1.0 - rate)) as f32;
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|_| if f64::from(rng.random::<f32>()) < rate { 0.0 } else { scale }).collect();
+        Some(Tensor::from_data(TensorData::new(values, shape), device))
+    }
+
+    /// Zeroes elements with probability `rate` and scales the rest by 1 / (1 - rate).
+    pub fn dropout(&mut self, x: Tensor<3>, rate: f64) -> Tensor<3> {
+        match self.keep(x.dims(), rate, &x.device()) {
+            Some(mask) => x * mask,
+            None => x,
+        }
+    }
+
+    /// Zeroes the residual branch of whole faces (stochastic depth), `[B, N, D]`.
+    pub fn drop_path(&mut self, branch: Tensor<3>, rate: f64) -> Tensor<3> {
+        match self.keep([branch.dims()[0], 1, 1], rate, &branch.device()) {
+            Some(mask) => branch * mask,
+            None => branch,
+        }
+    }
+}

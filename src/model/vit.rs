@@ -1,0 +1,199 @@
+//! The vision transformer (Dosovitskiy et al. 2021) and its masked-image-modelling form (MaskFeat; METHOD 3.2).
+
+use super::init::Init;
+use super::noise::Noise;
+use crate::config::{Activation, Settings};
+use crate::kernels::reference::hog;
+use burn::module::Param;
+use burn::nn::{LayerNorm, Linear};
+use burn::prelude::*;
+use burn::tensor::activation::{gelu, relu, softmax};
+
+/// Self-attention with one fused projection, weights laid out as timm's (`qkv` in that order).
+#[derive(Module, Debug)]
+pub struct Attention {
+    qkv: Linear,
+    proj: Linear,
+    heads: usize,
+}
+
+impl Attention {
+    fn new(init: &Init, path: &str, dim: usize, heads: usize) -> Self {
+        // Each of the three square blocks gets its own Xavier bound, as if they were separate layers.
+        let bound = (6.0 / (2 * dim) as f32).sqrt();
+        let qkv = init.linear_from(init.uniform(&format!("{path}.qkv.weight"), [dim, 3 * dim], bound));
+        Self { qkv, proj: init.linear(&format!("{path}.proj"), dim, dim), heads }
+    }
+
+    /// `[B, N, D]` -> `[B, N, D]`
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let [b, n, d] = x.dims();
+        let head = d / self.heads;
+        let qkv = self.qkv.forward(x).reshape([b, n, 3, self.heads, head]).permute([2, 0, 3, 1, 4]);
+        let part = |i: usize| qkv.clone().slice([i..i + 1, 0..b, 0..self.heads, 0..n, 0..head]).reshape([b, self.heads, n, head]);
+        attend(part(0), part(1), part(2), head).swap_dims(1, 2).reshape([b, n, d]).apply(&self.proj)
+    }
+}
+
+/// Scaled dot-product attention, `[B, H, Nq, d]` x `[B, H, Nk, d]` -> `[B, H, Nq, d]`.
+pub(super) fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, head: usize) -> Tensor<4> {
+    let scores = q.mul_scalar((head as f32).powf(-0.5)).matmul(k.transpose());
+    softmax(scores, 3).matmul(v)
+}
+
+/// `module.forward` in a chain of tensor methods.
+pub(super) trait Apply {
+    fn apply(self, linear: &Linear) -> Self;
+}
+
+impl Apply for Tensor<3> {
+    fn apply(self, linear: &Linear) -> Self {
+        linear.forward(self)
+    }
+}
+
+/// Two-layer perceptron.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+    relu: bool,
+}
+
+impl Mlp {
+    pub(super) fn new(init: &Init, path: &str, dim: usize, hidden: usize, activation: Activation) -> Self {
+        Self {
+            fc1: init.linear(&format!("{path}.fc1"), dim, hidden),
+            fc2: init.linear(&format!("{path}.fc2"), hidden, dim),
+            relu: activation == Activation::Relu,
+        }
+    }
+
+    pub(super) fn hidden(&self, x: Tensor<3>) -> Tensor<3> {
+        let h = self.fc1.forward(x);
+        if self.relu { relu(h) } else { gelu(h) }
+    }
+
+    pub(super) fn output(&self, h: Tensor<3>) -> Tensor<3> {
+        self.fc2.forward(h)
+    }
+}
+
+/// Pre-norm transformer block.
+#[derive(Module, Debug)]
+pub struct Block {
+    norm1: LayerNorm,
+    attn: Attention,
+    norm2: LayerNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    fn new(init: &Init, path: &str, s: &Settings) -> Self {
+        let dim = s.vit.dim;
+        let hidden = (dim as f64 * s.vit.mlp_ratio).round() as usize;
+        Self {
+            norm1: init.norm(dim),
+            attn: Attention::new(init, &format!("{path}.attn"), dim, s.vit.heads),
+            norm2: init.norm(dim),
+            mlp: Mlp::new(init, &format!("{path}.mlp"), dim, hidden, s.vit.activation),
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>, drop_path: f64, noise: &mut Noise) -> Tensor<3> {
+        let attended = self.attn.forward(self.norm1.forward(x.clone()));
+        let x = x + noise.drop_path(attended, drop_path);
+        let fed = self.mlp.output(self.mlp.hidden(self.norm2.forward(x.clone())));
+        x + noise.drop_path(fed, drop_path)
+    }
+}
+
+/// The encoder. Input: normalised patches `[B, N, P * P * C]`; output: tokens after the last norm, `[B, T, D]` with T = N, or N + 1 and
+/// the class token first.
+#[derive(Module, Debug)]
+pub struct Vit {
+    patch_embed: Linear,
+    cls_token: Option<Param<Tensor<3>>>,
+    pos_embed: Param<Tensor<3>>,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+}
+
+impl Vit {
+    pub fn new(init: &Init, s: &Settings) -> Self {
+        let (dim, patches) = (s.vit.dim, s.grid().pow(2));
+        let tokens = patches + usize::from(s.vit.cls);
+        Self {
+            patch_embed: init.linear("patch_embed", s.vit.patch.pow(2) * s.data.channels, dim),
+            cls_token: s.vit.cls.then(|| init.trunc_normal("cls_token", [1, 1, dim], 0.02)),
+            pos_embed: init.trunc_normal("pos_embed", [1, tokens, dim], 0.02),
+            blocks: (0..s.vit.depth).map(|i| Block::new(init, &format!("blocks.{i}"), s)).collect(),
+            norm: init.norm(dim),
+        }
+    }
+
+    pub fn forward(&self, patches: Tensor<3>, drop_path: f64, noise: &mut Noise) -> Tensor<3> {
+        self.encode(self.patch_embed.forward(patches), drop_path, noise)
+    }
+
+    /// Embedded (and possibly masked) patches `[B, N, D]` to tokens.
+    fn encode(&self, x: Tensor<3>, drop_path: f64, noise: &mut Noise) -> Tensor<3> {
+        let [b, _, d] = x.dims();
+        let x = match &self.cls_token {
+            Some(cls) => Tensor::cat(vec![cls.val().expand([b, 1, d]), x], 1),
+            None => x,
+        };
+        let mut x = x + self.pos_embed.val();
+        let last = (self.blocks.len() - 1).max(1) as f64;
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = block.forward(x, drop_path * i as f64 / last, noise);
+        }
+        self.norm.forward(x)
+    }
+
+    /// The patch tokens of an output, without the class token.
+    pub fn patch_tokens(&self, tokens: Tensor<3>) -> Tensor<3> {
+        match &self.cls_token {
+            Some(_) => {
+                let [b, t, d] = tokens.dims();
+                tokens.slice([0..b, 1..t, 0..d])
+            }
+            None => tokens,
+        }
+    }
+}
+
+/// The encoder under masked-image modelling: masked patch embeddings become a learned token, and a linear head predicts the HOG of each
+/// patch.
+#[derive(Module, Debug)]
+pub struct MaskedVit {
+    pub encoder: Vit,
+    mask_token: Param<Tensor<3>>,
+    head: Linear,
+}
+
+impl MaskedVit {
+    pub fn new(init: &Init, s: &Settings) -> Self {
+        let layout = hog::Layout {
+            width: s.data.size,
+            height: s.data.size,
+            channels: s.data.channels,
+            cell: s.hog.cell,
+            window: s.hog.window,
+        };
+        let dim = s.vit.dim;
+        Self {
+            encoder: Vit::new(init, s),
+            mask_token: init.trunc_normal("mask_token", [1, 1, dim], 0.02),
+            head: init.linear_from(init.trunc_normal("head.weight", [dim, layout.token_len(s.vit.patch)], 0.02)),
+        }
+    }
+
+    /// Predicted HOG tokens `[B, N, T]` of patches `[B, N, P * P * C]` under a mask `[B, N, 1]` (1: hidden).
+    pub fn forward(&self, patches: Tensor<3>, mask: Tensor<3>, drop_path: f64, noise: &mut Noise) -> Tensor<3> {
+        let x = self.encoder.patch_embed.forward(patches);
+        let x = x * mask.clone().neg().add_scalar(1.0) + self.mask_token.val() * mask;
+        let tokens = self.encoder.encode(x, drop_path, noise);
+        self.head.forward(self.encoder.patch_tokens(tokens))
+    }
+}
