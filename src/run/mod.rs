@@ -11,8 +11,10 @@ pub mod event;
 pub mod folder;
 pub mod manifest;
 pub mod metrics;
+pub mod progress;
 mod queue;
 pub mod reader;
+pub mod summary;
 pub mod values;
 pub mod writer;
 
@@ -20,5 +22,6 @@ pub use event::{At, Body, Event, Level, Outcome, Phase, Stage};
 pub use folder::{RunFolder, write_atomic};
 pub use manifest::Manifest;
 pub use reader::EventReader;
+pub use summary::{RunSummary, Status};
 pub use values::{Ordered, Scalars};
 pub use writer::{EventSender, EventWriter, Sink, until_checkpoint};

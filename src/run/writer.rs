@@ -387,7 +387,10 @@ mod tests {
             match self.0 {
                 "fail" => Err(io::ErrorKind::BrokenPipe.into()),
                 "panic" => panic!("a sink that panics, as the test wants"),
-                _ => Ok(thread::sleep(Duration::from_secs(60))),
+                _ => {
+                    thread::sleep(Duration::from_secs(60));
+                    Ok(())
+                }
             }
         }
     }
