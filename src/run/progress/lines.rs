@@ -4,7 +4,7 @@
 //! moue pretrain step=120/800 epoch=3.0/20 loss=0.4312 lr=9.10e-4 img/s=412 eta=00:03:10
 //! moue finetune/pll step=400/1600 epoch=5.0/20 valid acc=0.6521 mean=0.5920 loss=1.0213
 //! ```
-//! Scalars come at most once a second of the run, and always the last ones of a stage. Watched faces and the starts and ends of short phases are left to the
+//! Scalars come at most once a second of the run, and always the last ones before an evaluation or the end of a stage. Watched faces and the starts and ends of short phases are left to the
 //! event log.
 
 use super::{Pace, plain, short};
@@ -33,6 +33,11 @@ impl<W: Write> Lines<W> {
         Self { out, summary: RunSummary::default(), pace: Pace::default(), printed: None, waiting: None }
     }
 
+    /// Takes over from a view that saw the events so far.
+    pub(super) fn adopt(&mut self, summary: &RunSummary, pace: &Pace) {
+        (self.summary, self.pace) = (summary.clone(), pace.clone());
+    }
+
     fn print(&mut self, line: &str) -> io::Result<()> {
         writeln!(self.out, "{line}")?;
         self.out.flush()
@@ -44,7 +49,7 @@ impl<W: Write + Send> Sink for Lines<W> {
         self.summary.apply(event);
         match &event.body {
             Body::StageStarted { .. } => (self.pace, self.printed, self.waiting) = (Pace::default(), None, None),
-            Body::StageFinished { .. } | Body::RunFinished { .. } => {
+            Body::Evaluation { .. } | Body::StageFinished { .. } | Body::RunFinished { .. } => {
                 if let Some(line) = self.waiting.take() {
                     self.print(&line)?;
                 }

@@ -164,12 +164,20 @@ where
         if self.drawn.is_none_or(|at| at.elapsed() >= FRAME) {
             self.draw();
         }
+        if self.terminal.is_none() {
+            // It was lost on this very event: better told twice than not at all.
+            self.lines.adopt(&self.view.summary, &self.view.pace);
+            return self.lines.event(event);
+        }
         Ok(())
     }
 
     fn tick(&mut self) -> io::Result<()> {
-        if self.drawn.is_none_or(|at| at.elapsed() >= FRAME) {
+        if self.terminal.is_some() && self.drawn.is_none_or(|at| at.elapsed() >= FRAME) {
             self.draw();
+            if self.terminal.is_none() {
+                self.lines.adopt(&self.view.summary, &self.view.pace);
+            }
         }
         Ok(())
     }
