@@ -3,7 +3,9 @@ pub mod config;
 pub mod dataset;
 pub mod failure;
 pub mod kernels;
+pub mod labels;
 #[cfg(feature = "train")]
 pub mod model;
 pub mod random;
+pub mod run;
 pub mod transform;

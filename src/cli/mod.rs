@@ -1,5 +1,8 @@
 //! The command line: one file per subcommand, each with its arguments as typed and the function that carries them out.
 
+pub mod output;
+mod runs;
+
 use clap::{Parser, Subcommand};
 
 /// Train facial-expression recognition from ambiguous labels, and watch every label being decided.
@@ -11,10 +14,14 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    Runs(runs::RunsArgs),
+}
 
 impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
-        match self.command {}
+        match self.command {
+            Command::Runs(args) => args.run(),
+        }
     }
 }

@@ -1,0 +1,160 @@
+//! `manifest.json`: what a run was asked to do, with which settings (and where each came from), on which data and device.
+//!
+//! Written when the run starts and again when it ends. It explains a run to a person and lets a resume check that it continues the same thing; what
+//! *happened* stands in the events. Fields that a newer moue added are ignored on reading, and lost if this version writes the file again.
+
+use super::clock;
+use super::event::Outcome;
+use super::folder::{RunFolder, write_atomic};
+use super::values::Ordered;
+use crate::dataset::Pack;
+use crate::usage;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fs;
+use std::io::Write;
+
+/// Format of the file; a reader refuses any other.
+pub const FORMAT: u32 = 1;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub format: u32,
+    /// Version of the program that made the run.
+    pub moue: String,
+    /// The command line, word by word.
+    pub command: Vec<String>,
+    /// UTC, ISO 8601.
+    pub created: String,
+    /// The stages to be done, in order, as [`place`](super::event::place) names them.
+    #[serde(default)]
+    pub stages: Vec<String>,
+    /// The root of every random stream.
+    pub seed: u64,
+    /// Every resolved setting and the layer it came from, in the schema's order.
+    #[serde(default)]
+    pub settings: Ordered<Setting>,
+    /// The device as the engine describes it; `name` is shown in lists.
+    #[serde(default)]
+    pub device: Value,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Data>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<Finished>,
+}
+
+/// A setting's value and the layer that set it: `default`, `preset demo`, `file moue.toml`, `flag`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Setting {
+    pub value: Value,
+    pub origin: String,
+}
+
+/// The data a run trains on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Data {
+    pub pack: String,
+    /// [`Pack::hash`].
+    pub pack_hash: String,
+    pub protocol: String,
+    /// [`Protocol::hash`](crate::dataset::Protocol::hash).
+    pub protocol_hash: String,
+    /// Class names in label order.
+    pub classes: Vec<String>,
+}
+
+impl Data {
+    pub fn of(pack: &Pack) -> Self {
+        let protocol = pack.protocol();
+        Self {
+            pack: pack.path().display().to_string(),
+            pack_hash: pack.hash(),
+            protocol: protocol.name.clone(),
+            protocol_hash: protocol.hash(),
+            classes: protocol.classes.clone(),
+        }
+    }
+}
+
+/// How the last session of the run ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finished {
+    pub outcome: Outcome,
+    /// UTC, ISO 8601.
+    pub at: String,
+}
+
+impl Manifest {
+    /// A manifest of this program, made now.
+    pub fn new(command: Vec<String>, seed: u64) -> Self {
+        Self {
+            format: FORMAT,
+            moue: env!("CARGO_PKG_VERSION").into(),
+            command,
+            created: clock::iso(clock::now()),
+            stages: Vec::new(),
+            seed,
+            settings: Ordered::default(),
+            device: Value::Null,
+            data: None,
+            finished: None,
+        }
+    }
+
+    /// # Errors
+    /// Where the file is missing, damaged, or of another format ([`Usage`](crate::failure::Usage)).
+    pub fn read(folder: &RunFolder) -> Result<Self> {
+        let path = folder.manifest();
+        let context = || format!("reading {}", path.display());
+        let text = fs::read_to_string(&path).with_context(context)?;
+        let value: Value = serde_json::from_str(&text).with_context(context)?;
+        match value["format"].as_u64() {
+            Some(format) if format == u64::from(FORMAT) => {}
+            Some(format) => usage!("{}: format {format}, this moue reads {FORMAT}", path.display()),
+            None => usage!("{}: not a run's manifest (no `format`)", path.display()),
+        }
+        serde_json::from_value(value).with_context(context)
+    }
+
+    pub fn write(&self, folder: &RunFolder) -> Result<()> {
+        write_atomic(&folder.manifest(), |w| {
+            serde_json::to_writer_pretty(&mut *w, self)?;
+            Ok(w.write_all(b"\n")?)
+        })
+    }
+
+    /// Records how the run ended, now. The caller writes the file.
+    pub fn finish(&mut self, outcome: Outcome) {
+        self.finished = Some(Finished { outcome, at: clock::iso(clock::now()) });
+    }
+
+    /// The device's name, for lists: `device.name`, or `device` itself where it is a string.
+    pub fn device_name(&self) -> Option<&str> {
+        self.device.as_str().or_else(|| self.device["name"].as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn round_trip_keeps_the_order_of_settings() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(&root.path().join("r")).unwrap();
+        let mut manifest = Manifest::new(vec!["moue".into(), "demo".into()], u64::MAX);
+        manifest.settings.set("train.lr", Setting { value: json!(1e-3), origin: "default".into() });
+        manifest.settings.set("data.size", Setting { value: json!([96, 96]), origin: "flag".into() });
+        manifest.device = json!({"name": "llvmpipe", "backend": "vulkan"});
+        manifest.finish(Outcome::Completed);
+        manifest.write(&folder).unwrap();
+        let back = Manifest::read(&folder).unwrap();
+        assert_eq!(back, manifest);
+        assert_eq!(back.settings.iter().map(|(k, _)| k).collect::<Vec<_>>(), ["train.lr", "data.size"]);
+        assert_eq!(back.device_name(), Some("llvmpipe"));
+        fs::write(folder.manifest(), r#"{"format": 9}"#).unwrap();
+        assert_eq!(crate::failure::exit_code(&Manifest::read(&folder).unwrap_err()), 2);
+    }
+}

@@ -1,0 +1,27 @@
+//! A run: its folder, its manifest, the stream of events it writes, and what can be read back from them.
+//!
+//! ```text
+//! engine -> EventSender -> queue -> thread: events.jsonl -> EventReader -> RunSummary, metrics::Table, dashboards
+//!                                     \-> one thread each: Lines, Screen, log.txt
+//! ```
+//! The events are the truth, everything shown is made from them. This module trains nothing and never needs a GPU.
+
+pub mod clock;
+pub mod event;
+pub mod folder;
+pub mod manifest;
+pub mod metrics;
+pub mod progress;
+mod queue;
+pub mod reader;
+pub mod summary;
+pub mod values;
+pub mod writer;
+
+pub use event::{At, Body, Event, Level, Outcome, Phase, Stage};
+pub use folder::{RunFolder, write_atomic};
+pub use manifest::Manifest;
+pub use reader::EventReader;
+pub use summary::{RunSummary, Status};
+pub use values::{Ordered, Scalars};
+pub use writer::{EventSender, EventWriter, Sink, until_checkpoint};
