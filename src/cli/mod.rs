@@ -1,5 +1,7 @@
 //! The command line: one file per subcommand, each with its arguments as typed and the function that carries them out.
 
+pub mod data;
+
 use clap::{Parser, Subcommand};
 
 /// Train facial-expression recognition from ambiguous labels, and watch every label being decided.
@@ -11,10 +13,15 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Generate faces, look into a pack, check it
+    Data(data::DataArgs),
+}
 
 impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
-        match self.command {}
+        match self.command {
+            Command::Data(args) => args.run(),
+        }
     }
 }
