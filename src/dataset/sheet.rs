@@ -22,7 +22,7 @@ const WRONG: Rgb<u8> = Rgb([196, 40, 36]);
 /// Width and height of a letter.
 const LETTER: u32 = 8;
 const MARGIN: u32 = 24;
-const GAP: u32 = 18;
+const GAP: u32 = 22;
 const HEADER: u32 = 66;
 /// Two lines of text under a face.
 const CAPTION: u32 = 30;

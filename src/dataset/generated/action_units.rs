@@ -239,11 +239,11 @@ mod tests {
 
     #[test]
     fn prototypes_of_different_classes_lie_apart() {
-        for a in 0..8 {
-            for b in 0..a {
+        for (a, first) in CLASSES.iter().enumerate() {
+            for (b, second) in CLASSES.iter().enumerate().take(a) {
                 for x in prototypes(a) {
                     for y in prototypes(b) {
-                        assert!(x.distance(&y) > 0.7, "{} and {} differ by {}", CLASSES[a], CLASSES[b], x.distance(&y));
+                        assert!(x.distance(&y) > 0.7, "{first} and {second} differ by {}", x.distance(&y));
                     }
                 }
             }
@@ -252,18 +252,18 @@ mod tests {
 
     #[test]
     fn confusions_are_distributions_over_other_classes() {
-        for class in 0..8 {
+        for (class, name) in CLASSES.iter().enumerate() {
             let sum: f32 = confusable(class).iter().map(|c| c.1).sum();
-            assert!((sum - 1.0).abs() < 1e-5, "{}: {sum}", CLASSES[class]);
+            assert!((sum - 1.0).abs() < 1e-5, "{name}: {sum}");
             assert!(confusable(class).iter().all(|c| c.0 != class && c.0 < 8));
         }
     }
 
     #[test]
     fn only_contempt_is_one_sided() {
-        for class in 0..8 {
+        for (class, name) in CLASSES.iter().enumerate() {
             let lopsided = prototypes(class).iter().all(|p| *p != p.mirrored());
-            assert_eq!(lopsided, class == 7, "{}", CLASSES[class]);
+            assert_eq!(lopsided, class == 7, "{name}");
         }
     }
 

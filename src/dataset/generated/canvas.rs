@@ -249,6 +249,23 @@ pub(super) fn ribbon(line: &[Point], width: impl Fn(f32) -> f32) -> Vec<Point> {
     outline
 }
 
+/// Rounds the corners of an open line (Chaikin's corner cutting, twice); the ends stay.
+pub(super) fn rounded(line: &[Point]) -> Vec<Point> {
+    let mut line = line.to_vec();
+    for _ in 0..2 {
+        let mut cut = Vec::with_capacity(2 * line.len());
+        cut.push(line[0]);
+        for w in line.windows(2) {
+            let between = |t: f32| [w[0][0] + t * (w[1][0] - w[0][0]), w[0][1] + t * (w[1][1] - w[0][1])];
+            cut.push(between(0.25));
+            cut.push(between(0.75));
+        }
+        cut.push(line[line.len() - 1]);
+        line = cut;
+    }
+    line
+}
+
 fn segment_distance2(p: Point, a: Point, b: Point) -> f32 {
     let (dx, dy) = (b[0] - a[0], b[1] - a[1]);
     let along = (((p[0] - a[0]) * dx + (p[1] - a[1]) * dy) / (dx * dx + dy * dy).max(1e-9)).clamp(0.0, 1.0);

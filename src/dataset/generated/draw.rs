@@ -4,7 +4,7 @@
 //! the same person, activation and capture give the same bytes, only sensor noise draws from the stream it is given.
 
 use super::action_units::{Activation, Unit};
-use super::canvas::{Canvas, Point, ribbon};
+use super::canvas::{Canvas, Point, ribbon, rounded};
 use super::identity::{Beard, Capture, Hair, Identity, Occlusion};
 use crate::dataset::Pixels;
 use crate::random::{RngExt, Stream};
@@ -37,7 +37,7 @@ pub(super) fn draw(size: usize, identity: &Identity, face: &Activation, capture:
         identity,
         face,
         capture,
-        scale: 0.43 * side * capture.zoom,
+        scale: 0.46 * side * capture.zoom,
         centre: [(0.5 + capture.shift[0]) * side, (0.515 + capture.shift[1]) * side],
     };
     painter.scenery(rng);
@@ -88,7 +88,7 @@ impl Painter<'_> {
 
     /// How far the jaw hangs, in face units.
     pub fn jaw_drop(&self) -> f32 {
-        (0.13 * self.unit(Unit::JawDrop26) + 0.17 * self.unit(Unit::MouthStretch27)).min(0.3)
+        (0.155 * self.unit(Unit::JawDrop26) + 0.17 * self.unit(Unit::MouthStretch27)).min(0.3)
     }
 
     /// Lit skin at a pixel: Lambert on the head's ellipsoid.
@@ -158,7 +158,8 @@ impl Painter<'_> {
         let id = self.identity;
         if id.hair == Hair::Long {
             let w = id.half_width + 0.17;
-            let points = [[-w, 1.5], [-w * 1.02, 0.5], [-w, -0.3], [-w * 0.8, -0.85], [0.0, -1.14]];
+            let points = [[-w * 1.05, 1.6], [-w * 1.05, 0.6], [-w * 1.02, -0.2], [-w * 0.95, -0.85], [-w * 0.4, -1.18], [0.0, -1.14]];
+            let points = rounded(&points);
             let mut outline: Vec<Point> = points.iter().map(|p| self.turned(p[0], p[1])).collect();
             outline.extend(points.iter().rev().map(|p| self.turned(-p[0], p[1])));
             let tone = id.hair_tone * 0.8;
@@ -275,6 +276,7 @@ impl Painter<'_> {
                 [-0.98, 0.02],
             ],
         };
+        let edge = rounded(edge);
         crown.extend(edge.iter().map(|p| self.at(p[0] * w, p[1])));
         let mask = self.canvas.mask(&crown);
         let tone = id.hair_tone;
@@ -282,9 +284,9 @@ impl Painter<'_> {
         // Strands: a ripple across the direction in which the hair falls, and a sheen towards the light.
         self.canvas.paint(&mask, 1.0, |x, y, _| {
             let (u, v) = ((x - centre[0]) / scale, (y - centre[1]) / scale);
-            let ripple = 1.0 + 0.16 * (21.0 * u + 9.0 * u * v).sin();
+            let ripple = 1.0 + 0.05 * (26.0 * u + 15.0 * u * v).sin() + 0.07 * (57.0 * u * (1.3 + 0.5 * v)).sin();
             let sheen = (-((u - 0.45 * light[0]).powi(2) + (v + 0.82).powi(2)) / 0.06).exp();
-            tone * ripple + (0.05 + 0.2 * tone) * sheen
+            tone * ripple + (0.05 + 0.12 * tone) * sheen
         });
         // Hair throws a narrow shadow on the forehead.
         let shadow: Vec<Point> = edge[1..edge.len() - 1].iter().map(|p| self.at(p[0] * w * 0.98, p[1] + 0.035)).collect();
@@ -332,7 +334,7 @@ impl Painter<'_> {
                         .collect();
                     let s = self.scale;
                     self.canvas.shade(&[line[1], line[3]], 0.11 * s, 0.25);
-                    let outline = ribbon(&line, |t| s * if t < 0.1 { 0.06 } else { 0.145 });
+                    let outline = ribbon(&line, |t| s * if t < 0.1 { 0.075 } else { 0.145 });
                     let mask = self.canvas.mask(&outline);
                     self.canvas.paint(&mask, 1.0, &lit);
                 }

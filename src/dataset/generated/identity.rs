@@ -189,8 +189,8 @@ impl Capture {
             background_angle: std::f32::consts::TAU * rng.random::<f32>(),
             gaze: [around(0.0, 0.02, rng), around(0.0, 0.008, rng)],
             occlusion,
-            blur: 0.0175 * sharp * sharp,
-            noise: 0.008 + 0.035 * rng.random::<f32>().powi(2),
+            blur: 0.014 * sharp.powi(3),
+            noise: 0.006 + 0.028 * rng.random::<f32>().powi(3),
             contrast: around(1.0, 0.12, rng),
             brightness: around(0.0, 0.045, rng),
         }
