@@ -29,8 +29,8 @@ pub struct DataArgs {
 enum DataCommand {
     /// Draw faces with a known truth and let ten simulated annotators disagree about them
     #[command(after_help = "\
-About four in ten faces blend two expressions; on these the panel is divided, and at noise 1 its majority is wrong on more than a
-third. Valid and test faces carry the truth as their label. The same settings always give the same bytes.
+About four in ten faces blend two expressions; on these the panel is divided, and at noise 1 its majority is wrong \
+on about four in ten of them. Valid and test faces carry the truth as their label. The same settings always give the same bytes.
 
 Example:
   moue data generate --out faces.moue --train 20000 --seed 7")]
@@ -72,7 +72,7 @@ struct GenerateArgs {
     /// Seed of every random choice
     #[arg(long, value_name = "S", default_value_t = GeneratorConfig::default().seed)]
     seed: u64,
-    /// How confused the annotators are: 0 hardly, 1 wrong on a third of ambiguous faces, 2 wrong on most (at most 3)
+    /// How confused the annotators are: 0 hardly; 1: the majority is wrong on 4 in 10 ambiguous faces; 2: on most; at most 3
     #[arg(long, value_name = "X", default_value_t = GeneratorConfig::default().noise, allow_negative_numbers = true)]
     noise: f32,
 }

@@ -22,7 +22,7 @@ const WRONG: Rgb<u8> = Rgb([196, 40, 36]);
 /// Width and height of a letter.
 const LETTER: u32 = 8;
 const MARGIN: u32 = 24;
-const GAP: u32 = 22;
+const GAP: u32 = 26;
 const HEADER: u32 = 66;
 /// Two lines of text under a face.
 const CAPTION: u32 = 30;
@@ -92,7 +92,7 @@ pub fn sheet(pack: &Pack, config: &SheetConfig) -> Result<RgbImage> {
             }
             let picture = enlarge(&pack.pixels(i)?, cell)?;
             imageops::replace(&mut page, &picture, i64::from(x), i64::from(y + 4));
-            let fits = (column - 4) / LETTER;
+            let fits = (column - LETTER) / LETTER;
             write(&mut page, x, y + cell + 11, 1, INK, &votes(face, card, fits as usize));
             if let (true, Some(truth)) = (wrong, face.truth) {
                 write(&mut page, x, y + cell + 22, 1, WRONG, &format!("is {}", card.classes[usize::from(truth)]));

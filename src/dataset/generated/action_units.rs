@@ -190,7 +190,7 @@ pub fn prototypes(class: usize) -> Vec<Activation> {
         7 => {
             // Unilateral: EMFACS R12A + R14, the only prototype that one side of the face shows alone.
             let mut smirk = Activation::REST;
-            smirk.0[LipCornerPull12 as usize] = [0.0, 0.75];
+            smirk.0[LipCornerPull12 as usize] = [0.0, 0.9];
             smirk.0[Dimple14 as usize] = [0.0, 1.0];
             smirk.0[LidTighten7 as usize] = [0.2, 0.35];
             let mut brow = smirk;

@@ -222,7 +222,12 @@ impl Painter<'_> {
             outline.extend(low.iter().skip(1).map(|p| self.turned(p[0], p[1])));
             let opacity = if id.beard == Beard::Full { 0.78 } else { 0.27 };
             let mask = self.canvas.mask(&outline).clipped(&self.canvas.mask(&self.outline(0.01)));
-            self.canvas.paint(&mask, opacity, |_, _, _| dark);
+            let (roll, centre, scale) = (self.capture.roll.sin_cos(), self.centre, self.scale);
+            // Cheeks grow hair more thinly than the jaw.
+            self.canvas.paint(&mask, opacity, |x, y, old| {
+                let down = ((y - centre[1]) * roll.1 - (x - centre[0]) * roll.0) / scale;
+                old + (dark - old) * ((down - 0.12) / 0.34).clamp(0.0, 1.0)
+            });
         }
         if matches!(id.beard, Beard::Full | Beard::Moustache) {
             let lift = 0.06 * self.unit(Unit::UpperLipRaise10);
@@ -350,11 +355,11 @@ impl Painter<'_> {
                 let line: Vec<Point> = (0..=6)
                     .map(|i| {
                         let t = i as f32 / 6.0;
-                        self.at(side * (0.1 + 0.42 * t.sqrt()), -0.75 + length * t)
+                        self.at(side * (0.06 + 0.4 * (2.2 * t).sin()), -0.75 + length * t)
                     })
                     .collect();
                 let (s, tone) = (self.scale, self.identity.hair_tone);
-                self.canvas.stroke(&line, |t| s * (0.13 - 0.09 * t), tone, 0.95);
+                self.canvas.stroke(&line, |t| s * (0.15 * (1.0 - t) + 0.012), tone, 0.95);
             }
         }
     }

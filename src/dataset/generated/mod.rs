@@ -4,7 +4,7 @@
 //! configuration gives the same bytes on any number of threads. The faces serve to measure label disambiguation against a truth that no
 //! collected data set has; they are drawings, and no result on them says anything about photographs of people.
 //!
-//! Faces are 8-bit gray. Four in ten are blends: the truth holds a share of 0.54 to 0.75, so it can be told from the pixels, while the
+//! Faces are 8-bit gray. Four in ten are blends: the truth holds a share of 0.57 to 0.77, so it can be told from the pixels, while the
 //! panel is divided between the two components.
 
 pub mod action_units;
@@ -135,7 +135,7 @@ impl Plan {
             .unwrap_or(CLASSES.len() - 1);
         let people = config.count(split).div_ceil(FACES_PER_PERSON).max(1);
         let person = rng.random_range(0..people);
-        let other = (rng.random::<f32>() < BLENDS).then(|| (choose(confusable(truth), &mut rng), 0.54 + 0.21 * rng.random::<f32>()));
+        let other = (rng.random::<f32>() < BLENDS).then(|| (choose(confusable(truth), &mut rng), 0.57 + 0.2 * rng.random::<f32>()));
         let intensity = match other {
             // Next to neutral the strength *is* the share: leave it nearly alone, or the truth could not be seen.
             Some((second, _)) if truth == NEUTRAL || second == NEUTRAL => 0.94 + 0.12 * rng.random::<f32>(),
@@ -263,7 +263,7 @@ mod tests {
         let (mut blends, mut after_jitter) = (0, 0);
         for plan in plans(&config) {
             let Some((other, share)) = plan.other else { continue };
-            assert!((0.54..=0.75).contains(&share) && other != plan.truth);
+            assert!((0.57..=0.77).contains(&share) && other != plan.truth);
             let at = [plan.index as u64];
             let mixed = plan.activation(&mut streams.at("side", &at));
             // The same draws give the same variants.
