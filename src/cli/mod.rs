@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, each with its arguments as typed and the function that carries them out.
 
+pub mod data;
 pub mod output;
 mod runs;
 
@@ -16,12 +17,15 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Runs(runs::RunsArgs),
+    /// Generate faces, look into a pack, check it
+    Data(data::DataArgs),
 }
 
 impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Runs(args) => args.run(),
+            Command::Data(args) => args.run(),
         }
     }
 }

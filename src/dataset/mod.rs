@@ -7,8 +7,11 @@
 //! This module refuses to guess: a class order that can be read in two ways, a label outside the card, a picture that does not decode
 //! are errors, never defaults.
 
+pub mod generated;
 pub mod pack;
+pub mod profile;
 pub mod protocol;
+pub mod sheet;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
