@@ -1,0 +1,59 @@
+//! What a training stage has to provide; see [`crate::pretrain`] and [`crate::finetune`].
+
+use crate::model::Noise;
+use crate::run::{At, EventSender};
+use anyhow::Result;
+use burn::module::Module;
+use burn::prelude::*;
+
+/// One forward pass of one shard.
+pub struct Pass {
+    /// `[1]`: the shard's part of the step's loss, so that the parts of all shards add up to the loss.
+    pub loss: Tensor<1>,
+    /// `[b, C]`: a response that [`Objective::after_step`] wants to read, without its graph.
+    pub response: Option<Tensor<2>>,
+}
+
+/// Where a shard stands in its step.
+#[derive(Clone, Copy, Debug)]
+pub struct Shard {
+    /// This shard's weight over the weight of the whole step.
+    pub share: f64,
+    /// Exactly one shard of a step is the first: it carries terms that do not depend on faces.
+    pub first: bool,
+}
+
+/// A training objective over positions `0..faces()`.
+pub trait Objective: Sync {
+    type Model: Module + Clone + Send + Sync;
+    /// The faces of one shard, decoded, augmented and ready to upload.
+    type Batch: Send + Sync;
+
+    /// Training faces.
+    fn faces(&self) -> usize;
+
+    /// Makes the batch of some positions; runs on loader threads, ahead of training, and depends on nothing but its arguments.
+    fn prepare(&self, epoch: u64, positions: &[usize]) -> Result<Self::Batch>;
+
+    /// The batch's weight in the mean that the loss is (faces, or masked tokens).
+    fn weight(&self, batch: &Self::Batch) -> f64;
+
+    /// The shard's part of the loss.
+    fn forward(&self, model: &Self::Model, batch: &Self::Batch, shard: Shard, noise: &mut Noise, device: &Device) -> Pass;
+
+    /// Learns from the responses of one optimiser step: `positions` and `responses` in batch order.
+    fn after_step(&mut self, _epoch: u64, _positions: &[usize], _responses: &[f32]) {}
+
+    /// Epoch `epoch` (counted from 1) is done; `model` is in evaluation form. Emits what the epoch has to tell.
+    fn end_epoch(&mut self, model: &Self::Model, epoch: u64, at: &At, events: &EventSender) -> Result<()>;
+
+    /// State beyond the model that a checkpoint must keep, as named blobs.
+    fn state(&self) -> Vec<(String, Vec<u8>)> {
+        Vec::new()
+    }
+
+    /// Puts [`Objective::state`] back.
+    fn restore(&mut self, _state: &[(String, Vec<u8>)]) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,115 @@
+//! One optimiser step's gradients, computed in parts.
+//!
+//! On the CPU each core takes a share of the batch: same weights (shared memory, no copies), own graph, own single-threaded pool, so
+//! that the tensor library's inner parallelism does not fight the outer one. Gradients are summed in shard order, which makes the result
+//! bit-reproducible for a given number of threads. A GPU gets one shard on the calling thread.
+
+use super::objective::{Objective, Pass, Shard};
+use crate::model::Noise;
+use crate::random::Streams;
+use anyhow::{Context, Result};
+use burn::module::{Module, ModuleMapper, Param};
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+/// The threads that share a batch.
+pub struct Shards {
+    /// Empty: everything runs on the calling thread.
+    pools: Vec<ThreadPool>,
+}
+
+/// What one step's passes gave.
+pub struct StepGradients {
+    pub gradients: GradientsParams,
+    /// `[1]`, without its graph.
+    pub loss: Tensor<1>,
+    /// One for each part, in order.
+    pub responses: Vec<Option<Tensor<2>>>,
+}
+
+/// The part of a run's position that random masks depend on.
+#[derive(Clone, Copy, Debug)]
+pub struct Position<'a> {
+    pub streams: Streams,
+    /// Names the stage.
+    pub stage: &'a str,
+    pub step: u64,
+}
+
+impl Shards {
+    /// `threads` parts for a CPU; 1 for a GPU.
+    pub fn new(threads: usize) -> Result<Self> {
+        let pool = |i: usize| ThreadPoolBuilder::new().num_threads(1).thread_name(move |_| format!("train-{i}")).build();
+        let pools = if threads > 1 { (0..threads).map(pool).collect::<Result<_, _>>().context("cannot start training threads")? } else { Vec::new() };
+        Ok(Self { pools })
+    }
+
+    pub fn count(&self) -> usize {
+        self.pools.len().max(1)
+    }
+
+    /// Runs `work` for every item, `count()` at a time, and returns the results in order.
+    pub fn map<T: Sync, R: Send>(&self, items: &[T], work: impl Fn(usize, &T) -> R + Sync) -> Vec<R> {
+        if self.pools.is_empty() {
+            return items.iter().enumerate().map(|(i, item)| work(i, item)).collect();
+        }
+        let mut results = Vec::with_capacity(items.len());
+        for (round, chunk) in items.chunks(self.pools.len()).enumerate() {
+            std::thread::scope(|scope| {
+                let handles: Vec<_> = chunk
+                    .iter()
+                    .enumerate()
+                    .map(|(k, item)| {
+                        let (pool, work) = (&self.pools[k], &work);
+                        let i = round * self.pools.len() + k;
+                        scope.spawn(move || pool.install(|| work(i, item)))
+                    })
+                    .collect();
+                for handle in handles {
+                    results.push(handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+                }
+            });
+        }
+        results
+    }
+
+    /// Forward and backward over all parts of a step.
+    pub fn gradients<O: Objective>(&self, objective: &O, model: &O::Model, parts: &[O::Batch], position: Position, device: &Device) -> StepGradients {
+        let total: f64 = parts.iter().map(|b| objective.weight(b)).sum();
+        let alone = self.pools.is_empty();
+        let passes = self.map(parts, |i, batch| {
+            // Threads must not share graph nodes: each part differentiates its own leaves over the same memory.
+            let model = if alone { model.clone() } else { model.clone().map(&mut OwnLeaves) };
+            let mut noise = Noise::new(position.streams.at(&format!("noise/{}", position.stage), &[position.step, i as u64]));
+            let shard = Shard { share: objective.weight(batch) / total.max(f64::MIN_POSITIVE), first: i == 0 };
+            let Pass { loss, response } = objective.forward(&model, batch, shard, &mut noise, device);
+            let value = loss.clone().inner();
+            (GradientsParams::from_grads(loss.backward(), &model), value, response)
+        });
+        let mut accumulator = GradientsAccumulator::new();
+        let mut loss: Option<Tensor<1>> = None;
+        let mut responses = Vec::with_capacity(passes.len());
+        for (gradients, value, response) in passes {
+            accumulator.accumulate(model, gradients);
+            loss = Some(match loss {
+                Some(sum) => sum + value,
+                None => value,
+            });
+            responses.push(response);
+        }
+        let loss = loss.unwrap_or_else(|| Tensor::zeros([1], &device.clone()));
+        StepGradients { gradients: accumulator.grads(), loss, responses }
+    }
+}
+
+struct OwnLeaves;
+
+impl ModuleMapper for OwnLeaves {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|t| {
+            let trains = t.is_require_grad();
+            Tensor::from_inner(t.inner()).set_require_grad(trains)
+        })
+    }
+}
