@@ -1,5 +1,7 @@
 //! The command line: one file per subcommand, each with its arguments as typed and the function that carries them out.
 
+pub mod import;
+
 use clap::{Parser, Subcommand};
 
 /// Train facial-expression recognition from ambiguous labels, and watch every label being decided.
@@ -11,10 +13,14 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    Import(import::Import),
+}
 
 impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
-        match self.command {}
+        match self.command {
+            Command::Import(import) => import.run(),
+        }
     }
 }

@@ -7,8 +7,10 @@
 //! This module refuses to guess: a class order that can be read in two ways, a label outside the card, a picture that does not decode
 //! are errors, never defaults.
 
+pub mod import;
 pub mod pack;
 pub mod protocol;
+pub mod votes;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -1,0 +1,3 @@
+//! What happens to a picture between the source and the network.
+
+pub mod align;
