@@ -123,12 +123,9 @@ fn folders(parent: &Path) -> Result<BTreeMap<String, PathBuf>> {
     read_folder(parent, |path| path.is_dir())
 }
 
-fn pictures(parent: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let known = |path: &Path| {
-        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-        path.is_file() && picture::EXTENSIONS.contains(&ending.as_str())
-    };
-    read_folder(parent, known)
+fn is_picture(name: &str) -> bool {
+    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
+    picture::EXTENSIONS.contains(&ending.as_str())
 }
 
 fn read_folder(parent: &Path, wanted: impl Fn(&Path) -> bool) -> Result<BTreeMap<String, PathBuf>> {
@@ -189,7 +186,11 @@ fn list_folders(source: &Path, request: &Request) -> Result<Listing> {
     listing.sources.push(source.display().to_string());
     for (split, prefix, inside) in parts {
         for (class, folder) in inside {
-            for (file, path) in pictures(&folder)? {
+            for (file, path) in read_folder(&folder, |path| !path.is_dir())? {
+                if !is_picture(&file) {
+                    listing.count_dropped("file in a class folder whose name is no picture's");
+                    continue;
+                }
                 let mut face = Face::new(format!("{prefix}{class}/{file}"), split);
                 face.label = Some(meaning[&class]);
                 let place = Place { file: folder.display().to_string().into(), line: 0 };

@@ -108,7 +108,7 @@ impl Imported {
             }
         }
         if self.total(Split::Valid) == 0 {
-            self.notes.push("there is no valid split: choosing a model by validation needs one (--valid-share)".into());
+            self.notes.push("the pack has no valid split: a model cannot be chosen by validation".into());
         }
     }
 
