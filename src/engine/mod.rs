@@ -8,7 +8,6 @@
 //! environment variable: all it needs arrives in a [`train::Plan`].
 
 pub mod checkpoint;
-pub mod device;
 pub mod interrupt;
 pub mod loader;
 pub mod objective;
