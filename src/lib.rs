@@ -2,7 +2,7 @@
 //! is being decided.
 //!
 //! ```text
-//! cli -> config (what to do, every value with its origin)
+//! cli -> config (what to do, every value with its origin) -> pipeline (the stages of a run)
 //!            |
 //!        dataset (faces, votes, packs) -> labels (candidate sets, confidences)
 //!            |                                 |
@@ -29,6 +29,8 @@ pub mod kernels;
 pub mod labels;
 #[cfg(feature = "train")]
 pub mod model;
+#[cfg(feature = "train")]
+pub mod pipeline;
 #[cfg(feature = "train")]
 pub mod pretrain;
 pub mod random;

@@ -5,6 +5,7 @@ use super::interrupt;
 use super::loader;
 use super::objective::{EpochEnd, Objective, Source};
 use super::optimizer::{Optimizer, OptimizerConfig};
+use super::read_values;
 use super::schedule::Schedule;
 use super::shards::{Position, Shards};
 use crate::random::{SliceRandom, Streams};
@@ -83,8 +84,7 @@ impl Interval {
     fn read_and_reset(&mut self) -> Result<(f64, f64, f64)> {
         let zero = || self.loss.as_ref().map(|l| l.zeros_like());
         let parts: Vec<Tensor<1>> = [self.loss.clone(), self.norm.clone().or_else(zero)].into_iter().flatten().collect();
-        let values = Tensor::cat(parts, 0).into_data().convert::<f32>().to_vec::<f32>();
-        let values = values.map_err(|e| anyhow::anyhow!("reading the loss from the device: {e:?}"))?;
+        let values = read_values(Tensor::cat(parts, 0))?;
         let seconds = self.since.map_or(f64::NAN, |t| t.elapsed().as_secs_f64());
         let n = self.steps as f64;
         let out = (f64::from(values[0]) / n, f64::from(values[1]) / n, self.faces as f64 / seconds);
@@ -106,8 +106,7 @@ pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) 
         bail!("there are no training faces");
     }
     let steps = per_epoch * plan.epochs;
-    let schedule =
-        Schedule { peak: plan.peak_rate, floor: plan.floor_rate, warmup_steps: plan.warmup_epochs * per_epoch as f64, steps };
+    let schedule = Schedule { peak: plan.peak_rate, floor: plan.floor_rate, warmup_steps: plan.warmup_epochs * per_epoch as f64, steps };
     let mut optimizer = Optimizer::new(&model, &plan.optimizer);
     let name = plan.state.stage.clone();
     let mut step = 0;
@@ -216,8 +215,7 @@ fn read_responses(responses: Vec<Option<Tensor<2>>>) -> Result<Vec<f32>> {
     if parts.is_empty() {
         return Ok(Vec::new());
     }
-    let data = Tensor::cat(parts, 0).into_data().convert::<f32>();
-    data.to_vec::<f32>().map_err(|e| anyhow::anyhow!("reading responses from the device: {e:?}"))
+    read_values(Tensor::cat(parts, 0))
 }
 
 fn save<O: Objective>(objective: &O, model: &O::Model, optimizer: &Optimizer, plan: &Plan, step: u64, steps: u64, at: &At) -> Result<()> {

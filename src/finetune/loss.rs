@@ -70,7 +70,10 @@ mod tests {
                 for (self_term, expected) in [(SelfTerm::Exclude, exclude), (SelfTerm::Include, include)] {
                     let settings = UniformSettings { tau, self_term, ..UniformSettings::default() };
                     let value = read(uniformity(q.clone(), &settings));
-                    assert!((value - expected).abs() <= 1e-5 * expected.abs().max(1.0), "C {classes} tau {tau} {self_term:?}: {value} {expected}");
+                    assert!(
+                        (value - expected).abs() <= 1e-5 * expected.abs().max(1.0),
+                        "C {classes} tau {tau} {self_term:?}: {value} {expected}"
+                    );
                 }
             }
         }

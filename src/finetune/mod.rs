@@ -7,9 +7,9 @@ pub mod loss;
 
 use crate::config::{self, Normalize, Order, Settings};
 use crate::dataset::{Class, Pack, Split};
-use crate::engine::loader;
 use crate::engine::objective::{EpochEnd, Objective, Pass, Shard, Source};
 use crate::engine::shards::Shards;
+use crate::engine::{loader, read_values};
 use crate::eval::{Confusion, argmax};
 use crate::labels::confidence::{self, Revision};
 use crate::labels::{Candidates, ConfidenceTable};
@@ -59,7 +59,7 @@ impl Input {
     }
 
     /// `[B, N, P * P * C]` on the device.
-    fn upload(&self, values: Vec<f32>, device: &Device) -> Tensor<3> {
+    pub fn upload(&self, values: Vec<f32>, device: &Device) -> Tensor<3> {
         let (n, width) = ((self.side / self.patch).pow(2), self.patch * self.patch * self.channels);
         let b = values.len() / (n * width);
         Tensor::from_data(TensorData::new(values, [b, n, width]), device)
@@ -261,7 +261,7 @@ impl Objective for Finetune {
 impl Finetune {
     /// Targets from the response of this very forward pass (`revise.order = "before_loss"`).
     fn revise_targets(&self, targets: &mut [f32], positions: &[usize], response: Tensor<2>) {
-        let Ok(logits) = response.into_data().convert::<f32>().to_vec::<f32>() else { return };
+        let Ok(logits) = read_values(response) else { return };
         let classes = self.table.classes();
         for ((row, &i), z) in targets.chunks_mut(classes).zip(positions).zip(logits.chunks(classes)) {
             let candidates = self.table.candidates(i);
@@ -299,10 +299,10 @@ pub fn read_logits(model: &Classifier, pack: &Pack, faces: &[usize], settings: &
         let parts = parts?;
         let outputs = shards.map(&parts, |_, values| {
             let input = input.upload(values.clone(), &device);
-            model.forward(input, 0.0, 0.0, &mut Noise::none()).into_data().convert::<f32>().to_vec::<f32>()
+            read_values(model.forward(input, 0.0, 0.0, &mut Noise::none()))
         });
         for output in outputs {
-            logits.extend(output.map_err(|e| anyhow::anyhow!("reading logits from the device: {e:?}"))?);
+            logits.extend(output?);
         }
         Ok(ControlFlow::Continue(()))
     })?;

@@ -73,13 +73,8 @@ impl MaskFeat {
     /// Pretrains on the faces at `train` (positions in `pack`).
     pub fn new(pack: Arc<Pack>, train: Vec<usize>, settings: &Settings, streams: Streams) -> Self {
         let s = settings;
-        let layout = hog::Layout {
-            width: s.data.size,
-            height: s.data.size,
-            channels: s.data.channels,
-            cell: s.hog.cell,
-            window: s.hog.window,
-        };
+        let layout =
+            hog::Layout { width: s.data.size, height: s.data.size, channels: s.data.channels, cell: s.hog.cell, window: s.hog.window };
         let source = MaskedFaces {
             pack,
             train,
