@@ -1,6 +1,8 @@
 pub mod cli;
 pub mod config;
 pub mod dataset;
+#[cfg(feature = "train")]
+pub mod engine;
 pub mod failure;
 pub mod kernels;
 pub mod labels;

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, each with its arguments as typed and the function that carries them out.
 
 pub mod data;
+mod devices;
 pub mod output;
 mod runs;
 
@@ -19,6 +20,7 @@ pub enum Command {
     Runs(runs::RunsArgs),
     /// Generate faces, look into a pack, check it
     Data(data::DataArgs),
+    Devices(devices::DevicesArgs),
 }
 
 impl Cli {
@@ -26,6 +28,7 @@ impl Cli {
         match self.command {
             Command::Runs(args) => args.run(),
             Command::Data(args) => args.run(),
+            Command::Devices(args) => args.run(),
         }
     }
 }

@@ -7,12 +7,5 @@
 //! [`objective::Objective`] is what pretraining and finetuning implement; everything else here is shared. The engine reads no flag and no
 //! environment variable: all it needs arrives in a [`train::Plan`].
 
-pub mod checkpoint;
+pub mod adapters;
 pub mod device;
-pub mod interrupt;
-pub mod loader;
-pub mod objective;
-pub mod optimizer;
-pub mod schedule;
-pub mod shards;
-pub mod train;

@@ -223,7 +223,13 @@ impl Candidates {
                 let face = &pack.faces()[*i];
                 let classes: Vec<&str> = set.classes.iter().map(|&c| name(c)).collect();
                 let ambiguous = if set.is_ambiguous() { "1" } else { "0" };
-                writer.write_record([&face.id, face.label.map_or("", name), &classes.join("|"), ambiguous, set.provenance.name()])?;
+                writer.write_record([
+                    face.id.as_str(),
+                    face.label.map_or("", name),
+                    classes.join("|").as_str(),
+                    ambiguous,
+                    set.provenance.name(),
+                ])?;
             }
             writer.flush()?;
             Ok(())

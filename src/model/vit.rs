@@ -174,13 +174,8 @@ pub struct MaskedVit {
 
 impl MaskedVit {
     pub fn new(init: &Init, s: &Settings) -> Self {
-        let layout = hog::Layout {
-            width: s.data.size,
-            height: s.data.size,
-            channels: s.data.channels,
-            cell: s.hog.cell,
-            window: s.hog.window,
-        };
+        let layout =
+            hog::Layout { width: s.data.size, height: s.data.size, channels: s.data.channels, cell: s.hog.cell, window: s.hog.window };
         let dim = s.vit.dim;
         Self {
             encoder: Vit::new(init, s),

@@ -48,11 +48,7 @@ pub fn augment(face: &Pixels, side: usize, channels: usize, how: &Augment, rng: 
     let mirror = rng.random::<bool>() && how.flip;
     let erase = rng.random::<f64>() < how.erase;
 
-    let size = if how.crop_min < 1.0 {
-        ((w * (area * aspect).sqrt()).min(w), (h * (area / aspect).sqrt()).min(h))
-    } else {
-        (w, h)
-    };
+    let size = if how.crop_min < 1.0 { ((w * (area * aspect).sqrt()).min(w), (h * (area / aspect).sqrt()).min(h)) } else { (w, h) };
     let centre = (size.0 / 2.0 + ux * (w - size.0), size.1 / 2.0 + uy * (h - size.1));
     let mut out = resample(face, side, channels, &View { centre, size, angle, mirror });
     if erase {
