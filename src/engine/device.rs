@@ -37,6 +37,16 @@ pub fn open(choice: DeviceChoice) -> Result<OpenDevice> {
     }
 }
 
+/// Opens an adapter although [`open`] may refuse it. For tests of single kernels on software drivers: our own shaders and burn's elementwise
+/// operations and reductions are right there, only its matrix products are not. Training must never come here.
+pub fn open_unsound(api: Api) -> Result<OpenDevice> {
+    let adapters = adapters();
+    let Some(index) = best(&adapters, |a| a.api == api) else {
+        usage!("there is no {api} adapter");
+    };
+    open_adapter(&adapters, index, "for a test".into())
+}
+
 /// What `auto` takes, as a position in `adapters` or None for the CPU, and why. Discrete before integrated before virtual; then by API, then
 /// the one with the most memory. Software adapters are slower than our own CPU code, and OpenGL is taken only when asked for.
 pub fn decide(adapters: &[AdapterInfo]) -> (Option<usize>, String) {
