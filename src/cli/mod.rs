@@ -2,6 +2,7 @@
 
 mod config;
 mod data;
+mod devices;
 mod import;
 mod labels;
 pub mod output;
@@ -48,6 +49,7 @@ pub enum Command {
     Predict(predict::PredictArgs),
     Runs(runs::RunsArgs),
     Config(config::ConfigArgs),
+    Devices(devices::DevicesArgs),
 }
 
 impl Cli {
@@ -68,6 +70,7 @@ impl Cli {
             Command::Predict(args) => args.run(),
             Command::Runs(args) => args.run(),
             Command::Config(args) => args.run(),
+            Command::Devices(args) => args.run(),
         }
     }
 }

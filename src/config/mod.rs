@@ -3,10 +3,10 @@
 //! Order of layers: default, preset, file (`--config`), flag (`--set` and friends). A later layer wins, also when it repeats the
 //! value it replaces; unknown keys are refused with the nearest known one.
 
-pub mod device;
+mod device;
 mod resolve;
 mod schema;
 
-pub use device::DeviceChoice;
+pub use device::{DEVICE_WORDS, DeviceChoice};
 pub use resolve::{Origin, Resolved, preset_names, preset_text};
 pub use schema::*;

@@ -77,6 +77,15 @@ choice!(
     }
 );
 choice!(
+    /// How pixels become patch embeddings.
+    Stem {
+        /// One linear layer per patch (the original).
+        Patch,
+        /// Overlapping 3x3 convolutions of stride 2, then a linear layer (Xiao et al. 2021).
+        Conv,
+    }
+);
+choice!(
     /// Start of the position embeddings.
     Positions {
         /// Truncated normal, standard deviation 0.02.
@@ -185,6 +194,9 @@ settings! {
     vit: VitSettings {
         /// Patch side in pixels. ViT-B/16: 16. [P]
         patch: usize = 16usize,
+        /// patch (the original linear embedding) or conv (early convolutions: learns far more from few faces; vit.patch must be a power
+        /// of two).
+        stem: Stem = Stem::Patch,
         /// Token width D.
         dim: usize = 768usize,
         /// Transformer blocks.
@@ -407,6 +419,9 @@ impl Settings {
             s.data.size.is_multiple_of(s.vit.patch),
             &format!("data.size = {} must be a multiple of vit.patch = {}", s.data.size, s.vit.patch),
         )?;
+        let stem_fits =
+            s.vit.stem == Stem::Patch || s.vit.patch.is_power_of_two() && s.vit.patch > 1 && s.vit.dim.is_multiple_of(s.vit.patch / 2);
+        ensure(stem_fits, "vit.stem = \"conv\" needs a vit.patch that is a power of two above 1, and vit.dim a multiple of half of it")?;
         ensure(s.vit.patch.is_multiple_of(s.hog.cell), &format!("hog.cell = {} must divide vit.patch = {}", s.hog.cell, s.vit.patch))?;
         for (name, heads) in [("vit.heads", s.vit.heads), ("decoder.heads", s.decoder.heads)] {
             ensure(s.vit.dim.is_multiple_of(heads), &format!("{name} = {heads} must divide vit.dim = {}", s.vit.dim))?;

@@ -1,18 +1,239 @@
+//! From the word after `--device` to an opened device: which adapter is meant, why, and burn's device on it.
+//!
+//! Choosing is a pure function over the list of adapters. A device that does not exist is a [`Usage`](crate::failure::Usage) error that
+//! names what does; nothing falls back silently to something that was not asked for.
+
+use super::adapters::{AdapterInfo, Api, Kind, adapters, cpu};
 use crate::config::DeviceChoice;
+use crate::usage;
+use anyhow::{Context, Result, bail};
 use burn::prelude::Device;
+use cubecl::wgpu::{AutoGraphicsApi, RuntimeOptions, WgpuBackend, WgpuDevice, WgpuDeviceKind, WgpuSetup, try_init_setup};
+use serde_json::{Value, json};
+use std::cmp::Reverse;
+use std::sync::{Mutex, PoisonError};
+
+/// A device that is ready for tensors.
 pub struct OpenDevice {
     pub device: Device,
+    /// For people, and for the column DEVICE of `moue runs`.
     pub name: String,
     pub is_cpu: bool,
-    pub description: serde_json::Value,
+    /// What goes into the manifest.
+    pub description: Value,
+    /// wgpu's instance, adapter, device and queue under burn's device: our shaders run on the same ones. None on the CPU.
+    pub setup: Option<WgpuSetup>,
+    /// Why this device and no other.
     pub why: String,
 }
-pub fn open(_choice: DeviceChoice) -> anyhow::Result<OpenDevice> {
-    Ok(OpenDevice {
-        device: Device::flex(),
-        name: "CPU".into(),
-        is_cpu: true,
-        description: serde_json::json!({"name": "CPU"}),
-        why: "provisional".into(),
-    })
+
+/// Opens the device that `choice` means on this machine. The same adapter may be opened again: it is the same device then.
+pub fn open(choice: DeviceChoice) -> Result<OpenDevice> {
+    // Loading the graphics drivers takes time, and nobody who asks for the CPU should depend on them.
+    let adapters = if choice == DeviceChoice::Cpu { Vec::new() } else { adapters() };
+    match pick(choice, &adapters)? {
+        (None, why) => Ok(open_cpu(why)),
+        (Some(index), why) => open_adapter(&adapters, index, why),
+    }
+}
+
+/// Opens an adapter although [`open`] may refuse it. For tests of single kernels on software drivers: our own shaders and burn's elementwise
+/// operations and reductions are right there, only its matrix products are not. Training must never come here.
+pub fn open_unsound(api: Api) -> Result<OpenDevice> {
+    let adapters = adapters();
+    let Some(index) = best(&adapters, |a| a.api == api) else {
+        usage!("there is no {api} adapter");
+    };
+    open_adapter(&adapters, index, "for a test".into())
+}
+
+/// What `auto` takes, as a position in `adapters` or None for the CPU, and why. Discrete before integrated before virtual; then by API, then
+/// the one with the most memory. Software adapters are slower than our own CPU code, and OpenGL is taken only when asked for.
+pub fn decide(adapters: &[AdapterInfo]) -> (Option<usize>, String) {
+    let real = |a: &AdapterInfo| a.kind <= Kind::Virtual && a.api != Api::Gl && a.refused.is_none();
+    let Some(best) = best(adapters, real) else {
+        let why = match adapters {
+            [] => "no graphics driver reports any adapter".to_string(),
+            _ => format!("no real GPU: {}", adapters.iter().map(passed_over).collect::<Vec<_>>().join("; ")),
+        };
+        return (None, why);
+    };
+    let kind = adapters[best].kind;
+    let others = adapters.iter().filter(|a| real(a) && a.kind == kind && a.api == adapters[best].api).count() - 1;
+    let why = match (kind, others) {
+        (_, 1..) => format!("of {} {kind} GPUs under {} the one with the most memory, or the first", others + 1, adapters[best].api),
+        (Kind::Discrete, _) => "the discrete GPU".to_string(),
+        _ => format!("an {kind} GPU, and no discrete one is there").replace("an virtual", "a virtual"),
+    };
+    (Some(best), why)
+}
+
+fn passed_over(a: &AdapterInfo) -> String {
+    let reason = match (a.api, a.kind) {
+        (Api::Gl, _) => "is OpenGL, taken only when asked for",
+        (_, Kind::Cpu) => "is software, taken only when asked for",
+        _ => a.refused.as_deref().unwrap_or("does not say what it is"),
+    };
+    format!("{} {reason}", a.place())
+}
+
+fn best(adapters: &[AdapterInfo], eligible: impl Fn(&AdapterInfo) -> bool) -> Option<usize> {
+    let candidates = adapters.iter().enumerate().filter(|(_, a)| eligible(a));
+    candidates.min_by_key(|(_, a)| (a.refused.is_some(), a.kind, a.api, Reverse(a.memory), a.index)).map(|(i, _)| i)
+}
+
+/// Like [`decide`], for any choice.
+fn pick(choice: DeviceChoice, adapters: &[AdapterInfo]) -> Result<(Option<usize>, String)> {
+    let api = match choice {
+        DeviceChoice::Cpu => return Ok((None, "asked for".into())),
+        DeviceChoice::Auto => return Ok(decide(adapters)),
+        DeviceChoice::Gpu => {
+            let (picked, why) = decide(adapters);
+            if picked.is_none() {
+                usage!("--device gpu: {why}; `moue devices` tells more, `--device cpu` works everywhere");
+            }
+            return Ok((picked, why));
+        }
+        DeviceChoice::Vulkan(_) => Api::Vulkan,
+        DeviceChoice::Metal => Api::Metal,
+        DeviceChoice::Dx12 => Api::Dx12,
+        DeviceChoice::Gl => Api::Gl,
+    };
+    let picked = match choice {
+        DeviceChoice::Vulkan(Some(index)) => adapters.iter().position(|a| a.api == api && a.index == index),
+        _ => best(adapters, |a| a.api == api),
+    };
+    let Some(picked) = picked else {
+        let there: Vec<String> = adapters.iter().map(|a| format!("{} ({})", a.place(), a.name)).collect();
+        let there = if there.is_empty() { "no graphics adapter".into() } else { there.join(", ") };
+        usage!("--device {choice}: there is no such adapter; this machine has {there}, and the cpu");
+    };
+    let adapter = &adapters[picked];
+    if let Some(reason) = &adapter.refused {
+        usage!("--device {choice}: {} ({}) is not usable: {reason}", adapter.place(), adapter.name);
+    }
+    Ok((Some(picked), "asked for".into()))
+}
+
+fn open_cpu(why: String) -> OpenDevice {
+    let cpu = cpu();
+    let name = format!("CPU ({})", cpu.name);
+    let description = json!({"name": name, "api": "cpu", "backend": "flex", "cpu": cpu.name, "cores": cpu.cores, "memory": cpu.memory});
+    OpenDevice { device: Device::flex(), name, is_cpu: true, description, setup: None, why }
+}
+
+/// burn refuses to set the same adapter up twice in a process, so what has been opened is kept.
+static OPENED: Mutex<Vec<(WgpuDevice, WgpuSetup)>> = Mutex::new(Vec::new());
+
+fn open_adapter(adapters: &[AdapterInfo], picked: usize, why: String) -> Result<OpenDevice> {
+    let adapter = &adapters[picked];
+    let (device, setup) = set_up(adapters, adapter)
+        .with_context(|| format!("cannot open {} ({}); --device cpu does without it", adapter.place(), adapter.name))?;
+    let mut description = serde_json::to_value(adapter)?;
+    description["backend"] = if adapter.spirv { "wgpu, SPIR-V" } else { "wgpu" }.into();
+    Ok(OpenDevice { device: device.into(), name: adapter.name.clone(), is_cpu: false, description, setup: Some(setup), why })
+}
+
+fn set_up(adapters: &[AdapterInfo], adapter: &AdapterInfo) -> Result<(WgpuDevice, WgpuSetup)> {
+    let device = selector(adapters, adapter)?;
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = opened.iter().find(|(known, _)| *known == device) {
+        return Ok(known.clone());
+    }
+    let setup = try_init_setup::<AutoGraphicsApi>(&device, RuntimeOptions::with_tasks_max(None)?)?;
+    let got = setup.adapter.get_info();
+    if got.name != adapter.name || got.device_pci_bus_id != adapter.pci.as_deref().unwrap_or_default() {
+        bail!("burn opened {} instead: the drivers list their adapters differently each time", got.name);
+    }
+    opened.push((device.clone(), setup.clone()));
+    Ok((device, setup))
+}
+
+/// burn's name for an adapter: its kind, and its number among those of the same kind and API.
+fn selector(adapters: &[AdapterInfo], adapter: &AdapterInfo) -> Result<WgpuDevice> {
+    let number = adapters.iter().filter(|a| a.api == adapter.api && a.kind == adapter.kind && a.index < adapter.index).count();
+    let kind = match adapter.kind {
+        Kind::Discrete => WgpuDeviceKind::DiscreteGpu(number),
+        Kind::Integrated => WgpuDeviceKind::IntegratedGpu(number),
+        Kind::Virtual => WgpuDeviceKind::VirtualGpu(number),
+        Kind::Other => WgpuDeviceKind::Other(number),
+        Kind::Cpu if number == 0 => WgpuDeviceKind::Cpu,
+        Kind::Cpu => usage!("burn reaches only the first software adapter of an API; hide the others with VK_DRIVER_FILES"),
+    };
+    Ok(WgpuDevice::new(kind).on(match adapter.api {
+        Api::Metal => WgpuBackend::Metal,
+        Api::Vulkan => WgpuBackend::Vulkan,
+        Api::Dx12 => WgpuBackend::Dx12,
+        Api::Gl => WgpuBackend::Gl,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::adapters::tests::adapter;
+    use super::*;
+    use crate::failure::exit_code;
+
+    #[test]
+    fn auto_takes_a_real_gpu() {
+        let lavapipe = adapter(Api::Vulkan, 0, Kind::Cpu, "llvmpipe");
+        let discrete = adapter(Api::Vulkan, 1, Kind::Discrete, "RTX");
+        let integrated = adapter(Api::Vulkan, 2, Kind::Integrated, "UHD");
+        let gl = adapter(Api::Gl, 0, Kind::Discrete, "RTX");
+        assert_eq!(decide(&[lavapipe.clone(), integrated.clone(), gl.clone(), discrete.clone()]), (Some(3), "the discrete GPU".into()));
+        let (picked, why) = decide(&[lavapipe.clone(), integrated.clone(), gl.clone()]);
+        assert_eq!((picked, why.as_str()), (Some(1), "an integrated GPU, and no discrete one is there"));
+        let virtual_ = adapter(Api::Vulkan, 1, Kind::Virtual, "Venus");
+        assert_eq!(decide(&[lavapipe, virtual_]).1, "a virtual GPU, and no discrete one is there");
+    }
+
+    #[test]
+    fn auto_takes_the_cpu_otherwise_and_says_why() {
+        assert_eq!(decide(&[]), (None, "no graphics driver reports any adapter".into()));
+        let lavapipe = adapter(Api::Vulkan, 0, Kind::Cpu, "llvmpipe");
+        let gl = adapter(Api::Gl, 0, Kind::Discrete, "RTX");
+        let (picked, why) = decide(&[lavapipe, gl]);
+        assert_eq!(picked, None);
+        assert!(why.contains("vulkan:0 is software") && why.contains("gl:0 is OpenGL"), "{why}");
+        let mut broken = adapter(Api::Vulkan, 0, Kind::Discrete, "RTX");
+        broken.refused = Some("cannot compute".into());
+        assert_eq!(decide(&[broken]), (None, "no real GPU: vulkan:0 cannot compute".into()));
+    }
+
+    #[test]
+    fn the_same_kind_is_decided_by_api_then_memory() {
+        let mut small = adapter(Api::Vulkan, 0, Kind::Discrete, "small");
+        let mut large = adapter(Api::Vulkan, 1, Kind::Discrete, "large");
+        (small.memory, large.memory) = (Some(4 << 30), Some(24 << 30));
+        let dx12 = adapter(Api::Dx12, 0, Kind::Discrete, "large");
+        let (picked, why) = decide(&[small, large, dx12]);
+        assert_eq!((picked, why.starts_with("of 2 discrete GPUs under Vulkan")), (Some(1), true), "{why}");
+    }
+
+    #[test]
+    fn a_word_means_the_adapter_it_names() {
+        let lavapipe = adapter(Api::Vulkan, 0, Kind::Cpu, "llvmpipe");
+        let discrete = adapter(Api::Vulkan, 1, Kind::Discrete, "RTX");
+        let gl = adapter(Api::Gl, 0, Kind::Other, "RTX");
+        let all = [lavapipe, discrete, gl];
+        let index = |choice| pick(choice, &all).unwrap().0;
+        assert_eq!(index(DeviceChoice::Cpu), None);
+        assert_eq!(index(DeviceChoice::Gpu), Some(1));
+        assert_eq!(index(DeviceChoice::Vulkan(None)), Some(1));
+        assert_eq!(index(DeviceChoice::Vulkan(Some(0))), Some(0));
+        assert_eq!(index(DeviceChoice::Gl), Some(2));
+    }
+
+    #[test]
+    fn what_is_not_there_is_bad_usage_and_tells_what_is() {
+        let mut lavapipe = adapter(Api::Vulkan, 0, Kind::Cpu, "llvmpipe");
+        for choice in [DeviceChoice::Gpu, DeviceChoice::Vulkan(Some(1)), DeviceChoice::Metal, DeviceChoice::Dx12, DeviceChoice::Gl] {
+            let error = pick(choice, std::slice::from_ref(&lavapipe)).unwrap_err();
+            assert_eq!(exit_code(&error), 2);
+            assert!(error.to_string().contains(&choice.to_string()) && error.to_string().contains("vulkan:0"), "{error}");
+        }
+        assert!(pick(DeviceChoice::Vulkan(None), &[]).unwrap_err().to_string().contains("no graphics adapter"));
+        lavapipe.refused = Some("it crashes".into());
+        assert!(pick(DeviceChoice::Vulkan(None), &[lavapipe]).unwrap_err().to_string().contains("it crashes"));
+    }
 }

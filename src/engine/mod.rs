@@ -7,6 +7,7 @@
 //! [`objective::Objective`] is what pretraining and finetuning implement; everything else here is shared. The engine reads no flag and no
 //! environment variable: all it needs arrives in a [`train::Plan`].
 
+pub mod adapters;
 pub mod checkpoint;
 pub mod device;
 pub mod interrupt;

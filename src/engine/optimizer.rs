@@ -54,7 +54,7 @@ impl ModuleVisitor for Survey {
 /// Biases, norms, tokens, positions and queries shrink towards nothing meaningful; they are not decayed.
 fn decays(path: &str, rank: usize) -> bool {
     let name = path.rsplit('.').next().unwrap_or(path);
-    rank == 2 && name != "queries"
+    matches!(rank, 2 | 4) && name != "queries"
 }
 
 /// Layer of a parameter for layer-wise rates: embeddings 0, block i at i + 1, everything after the blocks at depth + 1 (BEiT, MaskFeat).

@@ -2,10 +2,11 @@
 
 use super::init::Init;
 use super::noise::Noise;
-use crate::config::{Activation, Positions, Settings};
+use crate::config::{Activation, Positions, Settings, Stem};
 use crate::kernels::reference::hog;
 use burn::module::Param;
-use burn::nn::{LayerNorm, Linear};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{LayerNorm, Linear, PaddingConfig2d};
 use burn::prelude::*;
 use burn::tensor::activation::{gelu, relu, softmax};
 
@@ -108,10 +109,51 @@ impl Block {
     }
 }
 
+/// Early convolutions: 3x3, stride 2, ReLU, doubling widths, until one position is left per patch.
+#[derive(Module, Debug)]
+pub struct ConvStem {
+    convs: Vec<Conv2d>,
+    patch: usize,
+    channels: usize,
+}
+
+impl ConvStem {
+    fn new(init: &Init, s: &Settings) -> Self {
+        let levels = s.vit.patch.ilog2();
+        let width = |level: u32| if level == 0 { s.data.channels } else { s.vit.dim >> (levels - level) };
+        let conv = |level: u32| {
+            let (c_in, c_out) = (width(level), width(level + 1));
+            let mut conv = Conv2dConfig::new([c_in, c_out], [3, 3])
+                .with_stride([2, 2])
+                .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+                .init(init.device);
+            // He initialisation: the layers are followed by ReLU.
+            let std = (2.0 / (9 * c_in) as f32).sqrt();
+            conv.weight = init.normal(&format!("stem.{level}.weight"), [c_out, c_in, 3, 3], std);
+            conv.bias = Some(Param::from_tensor(Tensor::zeros([c_out], init.device)));
+            conv
+        };
+        Self { convs: (0..levels).map(conv).collect(), patch: s.vit.patch, channels: s.data.channels }
+    }
+
+    /// `[B, N, P * P * C]` -> `[B, N, D]`
+    fn forward(&self, patches: Tensor<3>) -> Tensor<3> {
+        let [b, n, _] = patches.dims();
+        let (grid, p, c) = (n.isqrt(), self.patch, self.channels);
+        let mut x = patches.reshape([b, grid, grid, p, p, c]).permute([0, 5, 1, 3, 2, 4]).reshape([b, c, grid * p, grid * p]);
+        for conv in &self.convs {
+            x = relu(conv.forward(x));
+        }
+        let d = x.dims()[1];
+        x.reshape([b, d, n]).swap_dims(1, 2)
+    }
+}
+
 /// The encoder. Input: normalised patches `[B, N, P * P * C]`; output: tokens after the last norm, `[B, T, D]` with T = N, or N + 1 and
 /// the class token first.
 #[derive(Module, Debug)]
 pub struct Vit {
+    stem: Option<ConvStem>,
     patch_embed: Linear,
     cls_token: Option<Param<Tensor<3>>>,
     pos_embed: Param<Tensor<3>>,
@@ -123,8 +165,11 @@ impl Vit {
     pub fn new(init: &Init, s: &Settings) -> Self {
         let (dim, patches) = (s.vit.dim, s.grid().pow(2));
         let tokens = patches + usize::from(s.vit.cls);
+        let stem = (s.vit.stem == Stem::Conv).then(|| ConvStem::new(init, s));
+        let embedded = if stem.is_some() { dim } else { s.vit.patch.pow(2) * s.data.channels };
         Self {
-            patch_embed: init.linear("patch_embed", s.vit.patch.pow(2) * s.data.channels, dim),
+            stem,
+            patch_embed: init.linear("patch_embed", embedded, dim),
             cls_token: s.vit.cls.then(|| init.trunc_normal("cls_token", [1, 1, dim], 0.02)),
             pos_embed: match s.vit.positions {
                 Positions::Normal => init.trunc_normal("pos_embed", [1, tokens, dim], 0.02),
@@ -136,7 +181,15 @@ impl Vit {
     }
 
     pub fn forward(&self, patches: Tensor<3>, drop_path: f64, noise: &mut Noise) -> Tensor<3> {
-        self.encode(self.patch_embed.forward(patches), drop_path, noise)
+        self.encode(self.embed(patches), drop_path, noise)
+    }
+
+    /// Patches `[B, N, P * P * C]` to embeddings `[B, N, D]`.
+    fn embed(&self, patches: Tensor<3>) -> Tensor<3> {
+        match &self.stem {
+            Some(stem) => self.patch_embed.forward(stem.forward(patches)),
+            None => self.patch_embed.forward(patches),
+        }
     }
 
     /// Embedded (and possibly masked) patches `[B, N, D]` to tokens.
@@ -206,8 +259,10 @@ impl MaskedVit {
 
     /// Predicted HOG tokens `[B, N, T]` of patches `[B, N, P * P * C]` under a mask `[B, N, 1]` (1: hidden).
     pub fn forward(&self, patches: Tensor<3>, mask: Tensor<3>, drop_path: f64, noise: &mut Noise) -> Tensor<3> {
-        let x = self.encoder.patch_embed.forward(patches);
-        let x = x * mask.clone().neg().add_scalar(1.0) + self.mask_token.val() * mask;
+        // Convolutions look over patch borders: what is hidden must be gone before them.
+        let visible = mask.clone().neg().add_scalar(1.0);
+        let x = self.encoder.embed(if self.encoder.stem.is_some() { patches * visible.clone() } else { patches });
+        let x = x * visible + self.mask_token.val() * mask;
         let tokens = self.encoder.encode(x, drop_path, noise);
         self.head.forward(self.encoder.patch_tokens(tokens))
     }

@@ -1,0 +1,275 @@
+//! What this machine offers to train on: every adapter that a graphics driver reports, and the CPU. Looks only: nothing is opened, nothing
+//! is printed, and a machine without any driver is an empty list rather than an error.
+//!
+//! An adapter is listed once for each API that reaches it, so a GPU on Windows stands under Vulkan and under Dx12.
+
+use cubecl::WgpuCompilationOptions;
+use cubecl::ir::{DeviceIdentity, DeviceProperties, HardwareProperties, MemoryDeviceProperties};
+use cubecl::profile::TimingMethod;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use wgpu::{Adapter, Backends, DeviceType, Features, Instance, InstanceDescriptor};
+
+/// The graphics APIs, in the order in which they are preferred for the same GPU: the native one of the platform first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Api {
+    Metal,
+    Vulkan,
+    Dx12,
+    Gl,
+}
+
+/// What sort of device an adapter is, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Discrete,
+    Integrated,
+    Virtual,
+    /// The driver does not say. OpenGL never does.
+    Other,
+    /// A driver that computes in software.
+    Cpu,
+}
+
+/// One adapter under one API.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AdapterInfo {
+    pub api: Api,
+    /// Position among the adapters of the same API, the N of `vulkan:N`.
+    pub index: usize,
+    pub name: String,
+    pub kind: Kind,
+    pub driver: String,
+    pub driver_version: String,
+    pub pci: Option<String>,
+    pub f16: bool,
+    /// Cooperative matrices (tensor cores), as `16x16x16 f16 x f16 -> f32`.
+    pub matrices: Vec<String>,
+    /// Whether burn hands the driver SPIR-V instead of WGSL.
+    pub spirv: bool,
+    /// Bytes.
+    pub largest_buffer: u64,
+    pub largest_storage_binding: u64,
+    /// Bytes of the device's own memory, where the API tells.
+    pub memory: Option<u64>,
+    /// Why nothing is run on this adapter.
+    pub refused: Option<String>,
+}
+
+/// The processor, as manifests and `moue devices` describe it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CpuInfo {
+    pub name: String,
+    /// Threads that may run at once.
+    pub cores: usize,
+    pub memory: Option<u64>,
+}
+
+impl Api {
+    pub const ALL: [Api; 4] = [Api::Metal, Api::Vulkan, Api::Dx12, Api::Gl];
+
+    pub(super) fn backend(self) -> wgpu::Backend {
+        match self {
+            Api::Metal => wgpu::Backend::Metal,
+            Api::Vulkan => wgpu::Backend::Vulkan,
+            Api::Dx12 => wgpu::Backend::Dx12,
+            Api::Gl => wgpu::Backend::Gl,
+        }
+    }
+}
+
+impl fmt::Display for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Api::Metal => "Metal",
+            Api::Vulkan => "Vulkan",
+            Api::Dx12 => "Dx12",
+            Api::Gl => "OpenGL",
+        })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Discrete => "discrete",
+            Kind::Integrated => "integrated",
+            Kind::Virtual => "virtual",
+            Kind::Other => "other",
+            Kind::Cpu => "cpu",
+        })
+    }
+}
+
+impl From<DeviceType> for Kind {
+    fn from(kind: DeviceType) -> Self {
+        match kind {
+            DeviceType::DiscreteGpu => Kind::Discrete,
+            DeviceType::IntegratedGpu => Kind::Integrated,
+            DeviceType::VirtualGpu => Kind::Virtual,
+            DeviceType::Cpu => Kind::Cpu,
+            DeviceType::Other => Kind::Other,
+        }
+    }
+}
+
+impl AdapterInfo {
+    /// The place of the adapter in lists and messages; for Vulkan it is also what `--device` takes.
+    pub fn place(&self) -> String {
+        format!("{}:{}", if self.api == Api::Gl { "gl".into() } else { self.api.to_string().to_lowercase() }, self.index)
+    }
+
+    fn new(api: Api, index: usize, adapter: &Adapter) -> Self {
+        let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+        let kind = Kind::from(info.device_type);
+        let native = Native::of(adapter, &limits);
+        let mut this = Self {
+            api,
+            index,
+            name: info.name,
+            kind,
+            driver: info.driver,
+            driver_version: info.driver_info,
+            pci: Some(info.device_pci_bus_id).filter(|id| !id.is_empty()),
+            f16: features.contains(Features::SHADER_F16),
+            matrices: native.matrices,
+            spirv: native.spirv,
+            largest_buffer: limits.max_buffer_size,
+            largest_storage_binding: limits.max_storage_buffer_binding_size,
+            memory: native.memory,
+            refused: None,
+        };
+        if this.matrices.is_empty() && features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            let shape = |p: &wgpu::CooperativeMatrixProperties| {
+                let (ab, cr) = (format!("{:?}", p.ab_type).to_lowercase(), format!("{:?}", p.cr_type).to_lowercase());
+                format!("{}x{}x{} {ab} x {ab} -> {cr}", p.m_size, p.n_size, p.k_size)
+            };
+            this.matrices = adapter.cooperative_matrix_properties().iter().map(shape).collect();
+        }
+        // burn binds at least an input and an output.
+        let computes = limits.max_compute_invocations_per_workgroup > 0 && limits.max_storage_buffers_per_shader_stage >= 2;
+        this.refused = match (computes, native.sound) {
+            (false, _) => Some("it has no compute shaders".into()),
+            (true, false) => Some(UNSOUND.into()),
+            (true, true) => None,
+        };
+        this
+    }
+}
+
+/// cubecl-spirv 0.11.3 declares shared memory as a pointer to a pointer where this extension is missing. What follows from the invalid shader
+/// depends on the driver: Mesa's lavapipe (22.3, 25.0) ends the process with a segmentation fault, SwiftShader returns zeros.
+const UNSOUND: &str =
+    "its driver lacks VK_KHR_workgroup_memory_explicit_layout, without which burn's matrix products crash or come out as zeros";
+
+/// What burn's own look at a Vulkan adapter tells beyond wgpu, which hides the memory and knows only 8x8 matrices.
+struct Native {
+    matrices: Vec<String>,
+    spirv: bool,
+    /// Whether the shaders that burn makes for it are valid.
+    sound: bool,
+    memory: Option<u64>,
+}
+
+impl Native {
+    fn of(adapter: &Adapter, limits: &wgpu::Limits) -> Self {
+        // Filled in by the call below; what is put in here does not reach anything that is read back.
+        let hardware = HardwareProperties {
+            load_width: 128,
+            vector_register_count: None,
+            plane_size_min: 1,
+            plane_size_max: 1,
+            max_bindings: limits.max_storage_buffers_per_shader_stage,
+            max_shared_memory_size: limits.max_compute_workgroup_storage_size as usize,
+            max_cube_count: (1, 1, 1),
+            max_units_per_cube: limits.max_compute_invocations_per_workgroup,
+            max_cube_dim: (1, 1, 1),
+            num_streaming_multiprocessors: None,
+            num_cpu_cores: None,
+            last_level_cache_size: None,
+            num_tensor_cores: None,
+            min_tensor_cores_dim: None,
+            max_vector_size: 4,
+            cube_mma_reserved_shared_memory: 0,
+        };
+        let memory = MemoryDeviceProperties::new(limits.max_buffer_size, u64::from(limits.min_storage_buffer_offset_alignment));
+        let mut properties = DeviceProperties::new(Default::default(), memory, hardware, TimingMethod::System, DeviceIdentity::default());
+        let mut options = WgpuCompilationOptions::default();
+        let vulkan = adapter.get_info().backend == wgpu::Backend::Vulkan;
+        let spirv = vulkan && cubecl::wgpu::vulkan::register_vulkan_features(adapter, &mut properties, &mut options);
+        let shapes: BTreeSet<String> = (properties.features.matmul.cmma.iter())
+            .map(|c| format!("{}x{}x{} {} x {} -> {}", c.m, c.n, c.k, c.a_type, c.b_type, c.cd_type))
+            .collect();
+        let sound = !spirv || options.vulkan.supports_explicit_smem;
+        Self { matrices: shapes.into_iter().collect(), spirv, sound, memory: properties.memory.max_memory() }
+    }
+}
+
+/// Every adapter of every API, in the order in which burn counts them.
+pub fn adapters() -> Vec<AdapterInfo> {
+    let present = Instance::enabled_backend_features();
+    let mut found = Vec::new();
+    for api in Api::ALL {
+        let backends = Backends::from(api.backend());
+        if !present.contains(backends) {
+            continue;
+        }
+        // One instance for each API, as burn makes them: the numbers have to mean the same adapters.
+        let instance = Instance::new(InstanceDescriptor { backends, ..InstanceDescriptor::new_without_display_handle() });
+        let of_api = cubecl::future::block_on(instance.enumerate_adapters(backends));
+        found.extend(of_api.iter().enumerate().map(|(index, adapter)| AdapterInfo::new(api, index, adapter)));
+    }
+    found
+}
+
+/// The processor of this machine; on systems without `/proc` only its architecture is known.
+pub fn cpu() -> CpuInfo {
+    let field = |path: &str, name: &str| {
+        let text = fs::read_to_string(path).ok()?;
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_once(':')?.1.trim().to_string())
+    };
+    let name = field("/proc/cpuinfo", "model name").filter(|name| !name.is_empty());
+    let kilobytes = field("/proc/meminfo", "MemTotal").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+    CpuInfo {
+        name: name.unwrap_or_else(|| std::env::consts::ARCH.into()),
+        cores: std::thread::available_parallelism().map_or(1, Into::into),
+        memory: kilobytes.map(|k| k * 1024),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A made-up adapter.
+    pub fn adapter(api: Api, index: usize, kind: Kind, name: &str) -> AdapterInfo {
+        AdapterInfo {
+            api,
+            index,
+            name: name.into(),
+            kind,
+            driver: String::new(),
+            driver_version: String::new(),
+            pci: None,
+            f16: true,
+            matrices: Vec::new(),
+            spirv: api == Api::Vulkan,
+            largest_buffer: 1 << 30,
+            largest_storage_binding: 1 << 30,
+            memory: None,
+            refused: None,
+        }
+    }
+
+    #[test]
+    fn looking_never_fails() {
+        for (i, a) in adapters().iter().enumerate() {
+            assert!(!a.place().is_empty(), "adapter {i}");
+        }
+        assert!(cpu().cores > 0 && !cpu().name.is_empty());
+    }
+}
