@@ -62,10 +62,17 @@ fn vulkan_computes_what_the_cpu_computes() {
     assert!(cpu.is_cpu && cpu.setup.is_none());
     let expected = step(&cpu.device, false);
 
+    let lavapipe = vulkan.clone().any(|a| a.driver == "llvmpipe");
     let broken = vulkan.all(|a| a.refused.is_some());
     let gpu = if broken {
         let error = open(DeviceChoice::Vulkan(None)).err().expect("a broken adapter is refused");
         assert_eq!(exit_code(&error), 2);
+        if lavapipe {
+            // It would end this process: even burn's layer norm is a kernel with shared memory there.
+            assert!(std::env::var_os("MOUE_NEEDS_VULKAN").is_none(), "{error}; tests/vulkan-driver.sh finds a better driver");
+            eprintln!("SKIPPED: {error}; tests/vulkan-driver.sh finds a better driver");
+            return;
+        }
         eprintln!("NOTE: {error}; the product is broadcast here instead");
         open_unsound(Api::Vulkan).unwrap()
     } else {

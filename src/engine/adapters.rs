@@ -160,8 +160,8 @@ impl AdapterInfo {
     }
 }
 
-/// cubecl-spirv 0.11.3 declares shared memory as a pointer to a pointer where this extension is missing. What follows from the invalid shader
-/// depends on the driver: Mesa's lavapipe (22.3, 25.0) ends the process with a segmentation fault, SwiftShader returns zeros.
+/// cubecl-spirv 0.11.3 declares shared memory as a pointer to a pointer where this extension is missing. What an invalid shader leads to is the
+/// driver's choice: Mesa's lavapipe (22.3, 25.0) ends the process with a segmentation fault, SwiftShader returns zeros.
 const UNSOUND: &str =
     "its driver lacks VK_KHR_workgroup_memory_explicit_layout, without which burn's matrix products crash or come out as zeros";
 

@@ -37,8 +37,8 @@ pub fn open(choice: DeviceChoice) -> Result<OpenDevice> {
     }
 }
 
-/// Opens an adapter although [`open`] may refuse it. For tests of single kernels on software drivers: our own shaders and burn's elementwise
-/// operations and reductions are right there, only its matrix products are not. Training must never come here.
+/// Opens an adapter although [`open`] may refuse it. For tests of single kernels on a software driver: our own shaders and burn's elementwise
+/// operations are right there; burn's kernels with shared memory (matrix products, some reductions) are not. Training must never come here.
 pub fn open_unsound(api: Api) -> Result<OpenDevice> {
     let adapters = adapters();
     let Some(index) = best(&adapters, |a| a.api == api) else {
