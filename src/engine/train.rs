@@ -56,6 +56,12 @@ pub enum Ended<M> {
     Interrupted,
 }
 
+/// The faces of one optimiser step, cut into the parts that shards work on.
+struct Loaded<B> {
+    positions: Vec<usize>,
+    parts: Vec<B>,
+}
+
 /// Sums since the last progress event, kept on the device until they are read.
 #[derive(Default)]
 struct Interval {
@@ -133,19 +139,19 @@ pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) 
         let epoch = step / per_epoch;
         let order = epoch_order(&plan.streams, &name, epoch, faces);
         let parts = plan.shards.count() * plan.accumulate.max(1);
-        let make = |item: usize| -> Result<(Vec<usize>, Vec<<O::Source as Source>::Batch>)> {
+        let make = |item: usize| -> Result<Loaded<<O::Source as Source>::Batch>> {
             let positions = &order[item * batch..(item + 1) * batch];
             let chunk = positions.len().div_ceil(parts);
             let batches = positions.chunks(chunk).map(|p| source.prepare(epoch, p)).collect::<Result<_>>()?;
-            Ok((positions.to_vec(), batches))
+            Ok(Loaded { positions: positions.to_vec(), parts: batches })
         };
         let first = (step % per_epoch) as usize;
         let mut interrupted = false;
         loader::ahead(first..per_epoch as usize, plan.workers, AHEAD, make, |_, made| {
-            let (positions, batches) = made?;
+            let Loaded { positions, parts } = made?;
             let here = Position { streams: plan.streams, stage: &name, step };
             let model = slot.take().context("the model is inside a step")?;
-            let pass = plan.shards.gradients(&*objective, &model, &batches, here, plan.device);
+            let pass = plan.shards.gradients(&*objective, &model, &parts, here, plan.device);
             let (model, norm) = optimizer.step(model, pass.gradients, schedule.rate(step));
             slot = Some(model);
             let responses = read_responses(pass.responses)?;

@@ -53,7 +53,7 @@ mod tests {
     use crate::random::Streams;
 
     fn read(t: Tensor<1>) -> f64 {
-        f64::from(t.into_data().to_vec::<f32>().unwrap()[0])
+        f64::from(crate::engine::read_values(t).unwrap()[0])
     }
 
     /// METHOD 1.5: at the simplex the loss is log(C-1) - 1/((C-1) tau) without, 1/tau + log(1 + (C-1) e^(-C/((C-1) tau))) with self term.
