@@ -1,13 +1,38 @@
+//! moue trains a facial-expression recogniser from ambiguous labels, on any GPU or CPU, from one binary, and shows how every face's label
+//! is being decided.
+//!
+//! ```text
+//! cli -> config (what to do, every value with its origin) -> pipeline (the stages of a run)
+//!            |
+//!        dataset (faces, votes, packs) -> labels (candidate sets, confidences)
+//!            |                                 |
+//!        transform (align, augment) -> engine (loader, shards, optimiser, checkpoints)
+//!                                          |        runs pretrain (MaskFeat) and finetune (partial labels, plain cross-entropy)
+//!                                          |        over model (ViT, query decoder) and kernels (HOG)
+//!                                          v
+//!                                  run (folder, manifest, events) -> eval, progress views, `moue runs`
+//! ```
+//! Data flows one way: below the resolved configuration nothing reads a flag or an environment variable. [`random`] names every random
+//! stream; [`failure`] says which errors are the user's to mend. Modules that compute on tensors need the feature `train` (default); all
+//! others, and the commands built on them, do without a GPU library.
+
 pub mod cli;
 pub mod config;
 pub mod dataset;
 #[cfg(feature = "train")]
 pub mod engine;
+pub mod eval;
 pub mod failure;
+#[cfg(feature = "train")]
+pub mod finetune;
 pub mod kernels;
 pub mod labels;
 #[cfg(feature = "train")]
 pub mod model;
+#[cfg(feature = "train")]
+pub mod pipeline;
+#[cfg(feature = "train")]
+pub mod pretrain;
 pub mod random;
 pub mod run;
 pub mod transform;

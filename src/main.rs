@@ -5,6 +5,11 @@ use moue::cli::Cli;
 use moue::failure;
 use std::process::ExitCode;
 
+// Training allocates and frees large tensors at a high rate; the system allocator returns each to the kernel, which costs a quarter of
+// the time of a CPU step.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,

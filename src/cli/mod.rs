@@ -1,9 +1,25 @@
 //! The command line: one file per subcommand, each with its arguments as typed and the function that carries them out.
 
-pub mod data;
+mod config;
+mod data;
 mod devices;
+mod import;
+mod labels;
 pub mod output;
 mod runs;
+
+#[cfg(feature = "train")]
+mod demo;
+#[cfg(feature = "train")]
+mod evaluate;
+#[cfg(feature = "train")]
+mod finetune;
+#[cfg(feature = "train")]
+mod predict;
+#[cfg(feature = "train")]
+mod pretrain;
+#[cfg(feature = "train")]
+mod training;
 
 use clap::{Parser, Subcommand};
 
@@ -17,18 +33,44 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Runs(runs::RunsArgs),
+    #[cfg(feature = "train")]
+    Demo(demo::DemoArgs),
+    Import(import::Import),
     /// Generate faces, look into a pack, check it
     Data(data::DataArgs),
     Devices(devices::DevicesArgs),
+    Labels(labels::LabelsArgs),
+    #[cfg(feature = "train")]
+    Pretrain(pretrain::PretrainArgs),
+    #[cfg(feature = "train")]
+    Finetune(finetune::FinetuneArgs),
+    #[cfg(feature = "train")]
+    Evaluate(evaluate::EvaluateArgs),
+    #[cfg(feature = "train")]
+    Predict(predict::PredictArgs),
+    Runs(runs::RunsArgs),
+    Config(config::ConfigArgs),
 }
 
 impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
-            Command::Runs(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::Demo(args) => args.run(),
+            Command::Import(import) => import.run(),
             Command::Data(args) => args.run(),
             Command::Devices(args) => args.run(),
+            Command::Labels(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::Pretrain(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::Finetune(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::Evaluate(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::Predict(args) => args.run(),
+            Command::Runs(args) => args.run(),
+            Command::Config(args) => args.run(),
         }
     }
 }

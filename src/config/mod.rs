@@ -3,7 +3,7 @@
 //! Order of layers: default, preset, file (`--config`), flag (`--set` and friends). A later layer wins, also when it repeats the
 //! value it replaces; unknown keys are refused with the nearest known one.
 
-mod device;
+pub mod device;
 mod resolve;
 mod schema;
 

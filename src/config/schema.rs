@@ -77,6 +77,15 @@ choice!(
     }
 );
 choice!(
+    /// Start of the position embeddings.
+    Positions {
+        /// Truncated normal, standard deviation 0.02.
+        Normal,
+        /// Two-dimensional sines and cosines.
+        Sincos,
+    }
+);
+choice!(
     /// Which patches pretraining hides.
     MaskKind {
         /// Rectangles, as BEiT and MaskFeat.
@@ -186,6 +195,9 @@ settings! {
         mlp_ratio: f64 = 4.0,
         /// Activation of the MLP: gelu (the original) or relu (several times cheaper on a CPU).
         activation: Activation = Activation::Gelu,
+        /// Start of the learned position embeddings: normal (0.02) or sincos (2-D, as MAE's fixed ones), which knows from the first step
+        /// where a patch lies and learns much faster on a small budget.
+        positions: Positions = Positions::Normal,
         /// Prepend a class token (kept for exchange of weights; the query decoder reads patch tokens).
         cls: bool = true,
     }

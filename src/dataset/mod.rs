@@ -8,10 +8,12 @@
 //! are errors, never defaults.
 
 pub mod generated;
+pub mod import;
 pub mod pack;
 pub mod profile;
 pub mod protocol;
 pub mod sheet;
+pub mod votes;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -81,11 +81,11 @@ impl Checkpoint {
         let mut blobs = Vec::new();
         for i in 0..zip.len() {
             let mut entry = zip.by_index(i).context("damaged")?;
+            let name = entry.name().context("damaged")?.into_owned();
             // Stored entries cannot be larger than the file that holds them.
             if entry.compression() != CompressionMethod::Stored || entry.size() > length.min(MAX_ENTRY) {
-                bail!("entry {} has an impossible size", entry.name());
+                bail!("entry {name} has an impossible size");
             }
-            let name = entry.name().to_string();
             let mut bytes = Vec::with_capacity(entry.size() as usize);
             entry.read_to_end(&mut bytes).with_context(|| format!("{name} is damaged"))?;
             if name == "state.json" {

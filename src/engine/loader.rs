@@ -93,10 +93,16 @@ mod tests {
     fn items_come_in_order_whatever_the_workers() {
         for workers in [1, 2, 5] {
             let mut seen = Vec::new();
-            ahead(3..40, workers, 4, |i| i * i, |i, v| {
-                seen.push((i, v));
-                Ok(ControlFlow::Continue(()))
-            })
+            ahead(
+                3..40,
+                workers,
+                4,
+                |i| i * i,
+                |i, v| {
+                    seen.push((i, v));
+                    Ok(ControlFlow::Continue(()))
+                },
+            )
             .unwrap();
             assert_eq!(seen, (3..40).map(|i| (i, i * i)).collect::<Vec<_>>());
         }
@@ -105,10 +111,16 @@ mod tests {
     #[test]
     fn stops_early_and_on_errors() {
         let mut count = 0;
-        ahead(0..1000, 3, 2, |i| i, |_, _| {
-            count += 1;
-            Ok(if count == 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })
+        ahead(
+            0..1000,
+            3,
+            2,
+            |i| i,
+            |_, _| {
+                count += 1;
+                Ok(if count == 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            },
+        )
         .unwrap();
         assert_eq!(count, 5);
         assert!(ahead(0..10, 2, 2, |i| i, |i, _| if i == 3 { anyhow::bail!("no") } else { Ok(ControlFlow::Continue(())) }).is_err());

@@ -8,4 +8,21 @@
 //! environment variable: all it needs arrives in a [`train::Plan`].
 
 pub mod adapters;
+pub mod checkpoint;
 pub mod device;
+pub mod interrupt;
+pub mod loader;
+pub mod objective;
+pub mod optimizer;
+pub mod schedule;
+pub mod shards;
+pub mod train;
+
+use anyhow::Result;
+use burn::tensor::Tensor;
+
+/// Waits for the device and copies a tensor's values, row-major, as f32.
+pub fn read_values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    let data = tensor.try_into_data().map_err(|e| anyhow::anyhow!("reading from the device: {e:?}"))?;
+    data.convert::<f32>().try_to_vec::<f32>().map_err(|e| anyhow::anyhow!("reading from the device: {e:?}"))
+}

@@ -1,14 +1,28 @@
 //! What a training stage has to provide; see [`crate::pretrain`] and [`crate::finetune`].
 
+use super::shards::Shards;
 use crate::model::Noise;
 use crate::run::{At, EventSender};
 use anyhow::Result;
 use burn::module::Module;
 use burn::prelude::*;
+use std::sync::Arc;
+
+/// Where batches come from. Used by loader threads ahead of training, so it is apart from everything that training changes.
+pub trait Source: Send + Sync {
+    /// The faces of one shard, decoded, augmented and ready to upload.
+    type Batch: Send + Sync;
+
+    /// Training faces; positions run from 0 to this.
+    fn faces(&self) -> usize;
+
+    /// Makes the batch of some positions. Depends on nothing but its arguments.
+    fn prepare(&self, epoch: u64, positions: &[usize]) -> Result<Self::Batch>;
+}
 
 /// One forward pass of one shard.
 pub struct Pass {
-    /// `[1]`: the shard's part of the step's loss, so that the parts of all shards add up to the loss.
+    /// `[1]`: the shard's part of the step's loss; the parts of all shards add up to the loss.
     pub loss: Tensor<1>,
     /// `[b, C]`: a response that [`Objective::after_step`] wants to read, without its graph.
     pub response: Option<Tensor<2>>,
@@ -23,29 +37,42 @@ pub struct Shard {
     pub first: bool,
 }
 
-/// A training objective over positions `0..faces()`.
+/// An epoch that has just ended.
+pub struct EpochEnd<'a> {
+    /// Epochs done.
+    pub epoch: u64,
+    /// Whether it was the stage's last.
+    pub last: bool,
+    pub at: &'a At,
+    pub events: &'a EventSender,
+    pub shards: &'a Shards,
+}
+
+/// A training objective.
 pub trait Objective: Sync {
     type Model: Module + Clone + Send + Sync;
-    /// The faces of one shard, decoded, augmented and ready to upload.
-    type Batch: Send + Sync;
+    type Source: Source;
 
-    /// Training faces.
-    fn faces(&self) -> usize;
-
-    /// Makes the batch of some positions; runs on loader threads, ahead of training, and depends on nothing but its arguments.
-    fn prepare(&self, epoch: u64, positions: &[usize]) -> Result<Self::Batch>;
+    fn source(&self) -> Arc<Self::Source>;
 
     /// The batch's weight in the mean that the loss is (faces, or masked tokens).
-    fn weight(&self, batch: &Self::Batch) -> f64;
+    fn weight(&self, batch: &<Self::Source as Source>::Batch) -> f64;
 
     /// The shard's part of the loss.
-    fn forward(&self, model: &Self::Model, batch: &Self::Batch, shard: Shard, noise: &mut Noise, device: &Device) -> Pass;
+    fn forward(
+        &self,
+        model: &Self::Model,
+        batch: &<Self::Source as Source>::Batch,
+        shard: Shard,
+        noise: &mut Noise,
+        device: &Device,
+    ) -> Pass;
 
-    /// Learns from the responses of one optimiser step: `positions` and `responses` in batch order.
+    /// Learns from the responses of one optimiser step: `positions` and `responses` (`[n, C]`) in batch order.
     fn after_step(&mut self, _epoch: u64, _positions: &[usize], _responses: &[f32]) {}
 
-    /// Epoch `epoch` (counted from 1) is done; `model` is in evaluation form. Emits what the epoch has to tell.
-    fn end_epoch(&mut self, model: &Self::Model, epoch: u64, at: &At, events: &EventSender) -> Result<()>;
+    /// Emits what an epoch has to tell; `model` is in evaluation form.
+    fn end_epoch(&mut self, model: &Self::Model, end: EpochEnd) -> Result<()>;
 
     /// State beyond the model that a checkpoint must keep, as named blobs.
     fn state(&self) -> Vec<(String, Vec<u8>)> {

@@ -4,7 +4,7 @@
 //! that the tensor library's inner parallelism does not fight the outer one. Gradients are summed in shard order, which makes the result
 //! bit-reproducible for a given number of threads. A GPU gets one shard on the calling thread.
 
-use super::objective::{Objective, Pass, Shard};
+use super::objective::{Objective, Pass, Shard, Source};
 use crate::model::Noise;
 use crate::random::Streams;
 use anyhow::{Context, Result};
@@ -41,7 +41,11 @@ impl Shards {
     /// `threads` parts for a CPU; 1 for a GPU.
     pub fn new(threads: usize) -> Result<Self> {
         let pool = |i: usize| ThreadPoolBuilder::new().num_threads(1).thread_name(move |_| format!("train-{i}")).build();
-        let pools = if threads > 1 { (0..threads).map(pool).collect::<Result<_, _>>().context("cannot start training threads")? } else { Vec::new() };
+        let pools = if threads > 1 {
+            (0..threads).map(pool).collect::<Result<_, _>>().context("cannot start training threads")?
+        } else {
+            Vec::new()
+        };
         Ok(Self { pools })
     }
 
@@ -75,7 +79,14 @@ impl Shards {
     }
 
     /// Forward and backward over all parts of a step.
-    pub fn gradients<O: Objective>(&self, objective: &O, model: &O::Model, parts: &[O::Batch], position: Position, device: &Device) -> StepGradients {
+    pub fn gradients<O: Objective>(
+        &self,
+        objective: &O,
+        model: &O::Model,
+        parts: &[<O::Source as Source>::Batch],
+        position: Position,
+        device: &Device,
+    ) -> StepGradients {
         let total: f64 = parts.iter().map(|b| objective.weight(b)).sum();
         let alone = self.pools.is_empty();
         let passes = self.map(parts, |i, batch| {

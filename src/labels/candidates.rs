@@ -226,7 +226,7 @@ impl Candidates {
                 writer.write_record([
                     face.id.as_str(),
                     face.label.map_or("", name),
-                    classes.join("|").as_str(),
+                    &classes.join("|"),
                     ambiguous,
                     set.provenance.name(),
                 ])?;

@@ -2,7 +2,7 @@
 
 use super::init::Init;
 use super::noise::Noise;
-use crate::config::{Activation, Settings};
+use crate::config::{Activation, Positions, Settings};
 use crate::kernels::reference::hog;
 use burn::module::Param;
 use burn::nn::{LayerNorm, Linear};
@@ -126,7 +126,10 @@ impl Vit {
         Self {
             patch_embed: init.linear("patch_embed", s.vit.patch.pow(2) * s.data.channels, dim),
             cls_token: s.vit.cls.then(|| init.trunc_normal("cls_token", [1, 1, dim], 0.02)),
-            pos_embed: init.trunc_normal("pos_embed", [1, tokens, dim], 0.02),
+            pos_embed: match s.vit.positions {
+                Positions::Normal => init.trunc_normal("pos_embed", [1, tokens, dim], 0.02),
+                Positions::Sincos => init.param([1, tokens, dim], sincos(s.grid(), dim, s.vit.cls).into_iter()),
+            },
             blocks: (0..s.vit.depth).map(|i| Block::new(init, &format!("blocks.{i}"), s)).collect(),
             norm: init.norm(dim),
         }
@@ -161,6 +164,23 @@ impl Vit {
             None => tokens,
         }
     }
+}
+
+/// Sines and cosines of the patch's column (first half of the width) and row (second half) at frequencies 10000^(-4i / D), `[T, D]`; the
+/// class token, if any, gets zeros (MAE's `get_2d_sincos_pos_embed`). Widths that are no multiple of four end in zeros.
+fn sincos(grid: usize, dim: usize, cls: bool) -> Vec<f32> {
+    let quarter = dim / 4;
+    let mut out = vec![0.0; if cls { dim } else { 0 }];
+    for (row, column) in (0..grid).flat_map(|r| (0..grid).map(move |c| (r, c))) {
+        let start = out.len();
+        for place in [column, row] {
+            let angle = |i: usize| place as f64 * 10000f64.powf(-(i as f64) / quarter.max(1) as f64);
+            out.extend((0..quarter).map(|i| angle(i).sin() as f32));
+            out.extend((0..quarter).map(|i| angle(i).cos() as f32));
+        }
+        out.resize(start + dim, 0.0);
+    }
+    out
 }
 
 /// The encoder under masked-image modelling: masked patch embeddings become a learned token, and a linear head predicts the HOG of each

@@ -1,4 +1,5 @@
-//! From a stored face to the pixels a network sees: augmentation and normalisation on the CPU, ahead of the device.
+//! From a stored picture to the pixels a network sees: alignment at import; augmentation and normalisation ahead of the device.
 
+pub mod align;
 pub mod augment;
 pub mod normalize;

@@ -1,0 +1,117 @@
+//! `moue config`: settings, presets, and where each value comes from.
+
+use super::output::print;
+use crate::config::{KEYS, Origin, Resolved, SECTIONS, preset_names, preset_text};
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// Explain settings and presets
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  moue config explain revise.theta --preset ferplus-cpu\n  moue config show --preset demo")]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// List presets and all settings with their defaults
+    List,
+    /// Show every value with its origin
+    Show {
+        #[command(flatten)]
+        layers: Layers,
+    },
+    /// Say a setting's value, where it came from, and what it means
+    Explain {
+        /// Setting, for example revise.theta
+        key: String,
+        #[command(flatten)]
+        layers: Layers,
+    },
+    /// Print a preset's text
+    Preset {
+        /// Name, as `moue config list` shows it
+        name: String,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Layers {
+    /// Preset of settings
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
+    /// TOML file of settings, over the preset
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One setting, over preset and file; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Layers {
+    fn resolve(&self) -> Result<Resolved> {
+        let mut resolved = Resolved::default();
+        if let Some(preset) = &self.preset {
+            resolved = resolved.with_preset(preset)?;
+        }
+        if let Some(file) = &self.config {
+            resolved = resolved.with_file(file)?;
+        }
+        for assignment in &self.set {
+            resolved = resolved.with_flag(assignment)?;
+        }
+        resolved.checked(&Origin::Flag)
+    }
+}
+
+impl ConfigArgs {
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            ConfigCommand::List => {
+                let resolved = Resolved::default();
+                print(|w| {
+                    writeln!(w, "presets: {}", preset_names().collect::<Vec<_>>().join(", "))?;
+                    let mut section = "";
+                    for (key, value, _) in resolved.entries() {
+                        let here = key.split('.').next().unwrap_or_default();
+                        if here != section {
+                            section = here;
+                            let doc = SECTIONS.iter().find(|s| s.0 == section).map_or("", |s| s.1);
+                            writeln!(w, "\n[{section}]{doc}")?;
+                        }
+                        let doc = KEYS.iter().find(|k| k.name == key).map_or("", |k| k.doc);
+                        writeln!(w, "  {key} = {value}\n     {doc}")?;
+                    }
+                    Ok(())
+                })
+            }
+            ConfigCommand::Show { layers } => {
+                let resolved = layers.resolve()?;
+                print(|w| {
+                    for (key, value, origin) in resolved.entries() {
+                        writeln!(w, "{:<40} # {origin}", format!("{key} = {value}"))?;
+                    }
+                    Ok(())
+                })
+            }
+            ConfigCommand::Explain { key, layers } => {
+                let resolved = layers.resolve()?;
+                let (value, origin) = resolved.entry(&key)?;
+                let default = Resolved::default();
+                let (default, _) = default.entry(&key)?;
+                let doc = KEYS.iter().find(|k| k.name == key).map_or("", |k| k.doc).trim();
+                print(|w| {
+                    writeln!(w, "{key} = {value}")?;
+                    writeln!(w, "  from:    {origin}{}", if value == default { String::new() } else { format!(" (default {default})") })?;
+                    Ok(writeln!(w, "  meaning: {doc}")?)
+                })
+            }
+            ConfigCommand::Preset { name } => {
+                let text = preset_text(&name)?;
+                print(|w| Ok(w.write_all(text.as_bytes())?))
+            }
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! `moue demo`: the whole method on generated faces, with nothing to download.
+
+use super::training::{Request, TrainingArgs};
+use crate::dataset::generated::GeneratorConfig;
+use crate::pipeline::Stages;
+use crate::usage;
+use anyhow::Result;
+use clap::Args;
+
+/// Generate faces and annotators, pretrain, finetune on the ambiguous labels, and compare with plain cross-entropy
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  moue demo --out runs/demo\n  moue demo --quick --noise 1.5 --seed 3")]
+pub struct DemoArgs {
+    /// Under a minute: shows that everything works, not what the method can do
+    #[arg(long)]
+    quick: bool,
+    /// Noise of the simulated annotators: 0 (nearly clean) to 3
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    noise: f32,
+    #[command(flatten)]
+    training: TrainingArgs,
+}
+
+impl DemoArgs {
+    pub fn run(self) -> Result<()> {
+        if self.training.data.as_deref().is_some_and(|d| d != "demo") {
+            usage!("moue demo trains on generated faces; use `moue pretrain` and `moue finetune` for --data PACK");
+        }
+        let (preset, train, valid, test) = if self.quick { ("demo-quick", 1536, 256, 512) } else { ("demo", 6000, 500, 2000) };
+        let generator = GeneratorConfig { train, valid, test, size: 48, noise: self.noise, ..GeneratorConfig::default() };
+        generator.check()?;
+        let stages = Stages { pretrain: true, finetune: true };
+        self.training.carry_out(Request { command: "demo", stages, preset: Some(preset), generator, from: None, labels: None })
+    }
+}

@@ -1,0 +1,35 @@
+//! `moue pretrain`: the encoder, without labels.
+
+use super::training::{Request, TrainingArgs};
+use crate::dataset::generated::GeneratorConfig;
+use crate::pipeline::Stages;
+use crate::usage;
+use anyhow::Result;
+use clap::Args;
+
+/// Pretrain the vision transformer without labels: predict the HOG of hidden patches (MaskFeat)
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  moue pretrain --data fp.moue --preset ferplus-cpu --out runs/fp-pretrain")]
+pub struct PretrainArgs {
+    #[command(flatten)]
+    training: TrainingArgs,
+}
+
+impl PretrainArgs {
+    pub fn run(self) -> Result<()> {
+        if self.training.data.is_none() && !self.training.resume {
+            usage!("pretrain needs --data PACK (make one with `moue import`), or --data demo for generated faces");
+        }
+        let demo = self.training.data.as_deref() == Some("demo");
+        let stages = Stages { pretrain: true, finetune: false };
+        let preset = demo.then_some("demo");
+        self.training.carry_out(Request {
+            command: "pretrain",
+            stages,
+            preset,
+            generator: GeneratorConfig::default(),
+            from: None,
+            labels: None,
+        })
+    }
+}

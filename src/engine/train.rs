@@ -1,0 +1,250 @@
+//! The training loop.
+
+use super::checkpoint::{self, Checkpoint, State};
+use super::interrupt;
+use super::loader;
+use super::objective::{EpochEnd, Objective, Source};
+use super::optimizer::{Optimizer, OptimizerConfig};
+use super::read_values;
+use super::schedule::Schedule;
+use super::shards::{Position, Shards};
+use crate::random::{SliceRandom, Streams};
+use crate::run::{At, Body, EventSender, Level, Phase, RunFolder, Scalars};
+use anyhow::{Context, Result, bail};
+use burn::module::Module;
+use burn::prelude::*;
+use burn::store::ModuleRecord;
+use burn::tensor::Bytes;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+/// Batches that the loader keeps ready.
+const AHEAD: usize = 4;
+/// Checkpoints kept of a stage that still runs.
+const KEEP: usize = 2;
+
+/// All that a stage's training needs to know.
+pub struct Plan<'a> {
+    pub at: At,
+    pub epochs: u64,
+    /// Faces per optimiser step; at most the number of training faces.
+    pub batch: usize,
+    pub accumulate: usize,
+    pub peak_rate: f64,
+    pub floor_rate: f64,
+    pub warmup_epochs: f64,
+    pub optimizer: OptimizerConfig,
+    pub log_every: u64,
+    pub checkpoint_every: u64,
+    pub workers: usize,
+    pub streams: Streams,
+    /// The device that training tensors live on, with differentiation.
+    pub device: &'a Device,
+    pub shards: &'a Shards,
+    pub folder: &'a RunFolder,
+    pub events: &'a EventSender,
+    /// What every checkpoint of the stage says beside its step.
+    pub state: State,
+    /// Go on from the newest checkpoint of this stage, if there is one.
+    pub resume: bool,
+}
+
+/// How training ended.
+pub enum Ended<M> {
+    Done(M),
+    /// Stopped on request after a step; the checkpoint is written.
+    Interrupted,
+}
+
+/// Sums since the last progress event, kept on the device until they are read.
+#[derive(Default)]
+struct Interval {
+    loss: Option<Tensor<1>>,
+    norm: Option<Tensor<1>>,
+    steps: u64,
+    faces: u64,
+    since: Option<Instant>,
+}
+
+impl Interval {
+    fn add(&mut self, loss: Tensor<1>, norm: Option<Tensor<1>>, faces: usize) {
+        let sum = |old: Option<Tensor<1>>, new: Tensor<1>| match old {
+            Some(old) => old + new,
+            None => new,
+        };
+        self.loss = Some(sum(self.loss.take(), loss));
+        if let Some(norm) = norm {
+            self.norm = Some(sum(self.norm.take(), norm));
+        }
+        self.steps += 1;
+        self.faces += faces as u64;
+    }
+
+    /// Mean loss, mean gradient norm and faces per second: one read from the device.
+    fn read_and_reset(&mut self) -> Result<(f64, f64, f64)> {
+        let zero = || self.loss.as_ref().map(|l| l.zeros_like());
+        let parts: Vec<Tensor<1>> = [self.loss.clone(), self.norm.clone().or_else(zero)].into_iter().flatten().collect();
+        let values = read_values(Tensor::cat(parts, 0))?;
+        let seconds = self.since.map_or(f64::NAN, |t| t.elapsed().as_secs_f64());
+        let n = self.steps as f64;
+        let out = (f64::from(values[0]) / n, f64::from(values[1]) / n, self.faces as f64 / seconds);
+        *self = Self { since: Some(Instant::now()), ..Self::default() };
+        Ok(out)
+    }
+}
+
+/// Trains `model` on `objective` and returns it, or stops at an interrupt with a checkpoint.
+///
+/// # Errors
+/// Unreadable data, a full disk, a loss that is not finite, a checkpoint that belongs to something else.
+pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) -> Result<Ended<O::Model>> {
+    let source = objective.source();
+    let faces = source.faces();
+    let batch = plan.batch.min(faces);
+    let per_epoch = (faces / batch.max(1)) as u64;
+    if per_epoch == 0 {
+        bail!("there are no training faces");
+    }
+    let steps = per_epoch * plan.epochs;
+    let schedule = Schedule { peak: plan.peak_rate, floor: plan.floor_rate, warmup_steps: plan.warmup_epochs * per_epoch as f64, steps };
+    let mut optimizer = Optimizer::new(&model, &plan.optimizer);
+    let name = plan.state.stage.clone();
+    let mut step = 0;
+    if plan.resume
+        && let Some((path, saved)) = checkpoint::newest(plan.folder, &name, |text| warn(plan, text))?
+    {
+        if saved.state.steps != steps {
+            bail!("{} belongs to a stage of {} steps, this one has {steps}", path.display(), saved.state.steps);
+        }
+        model = load_model(model, &saved)?;
+        optimizer = optimizer.restore(saved.blob("optimizer.bpk")?.to_vec()).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
+        objective.restore(&saved.blobs).with_context(|| format!("{}", path.display()))?;
+        step = saved.state.step;
+    }
+    plan.events.emit(
+        &plan.at.step(step, step as f64 / per_epoch as f64),
+        Body::StageStarted { steps, epochs: plan.epochs as f64, batch: batch as u64, faces: faces as u64 },
+    );
+    let began = Instant::now();
+    let mut interval = Interval { since: Some(began), ..Interval::default() };
+    // The model moves into each step and back out.
+    let mut slot = Some(model);
+    while step < steps {
+        let epoch = step / per_epoch;
+        let order = epoch_order(&plan.streams, &name, epoch, faces);
+        let parts = plan.shards.count() * plan.accumulate.max(1);
+        let make = |item: usize| -> Result<(Vec<usize>, Vec<<O::Source as Source>::Batch>)> {
+            let positions = &order[item * batch..(item + 1) * batch];
+            let chunk = positions.len().div_ceil(parts);
+            let batches = positions.chunks(chunk).map(|p| source.prepare(epoch, p)).collect::<Result<_>>()?;
+            Ok((positions.to_vec(), batches))
+        };
+        let first = (step % per_epoch) as usize;
+        let mut interrupted = false;
+        loader::ahead(first..per_epoch as usize, plan.workers, AHEAD, make, |_, made| {
+            let (positions, batches) = made?;
+            let here = Position { streams: plan.streams, stage: &name, step };
+            let model = slot.take().context("the model is inside a step")?;
+            let pass = plan.shards.gradients(&*objective, &model, &batches, here, plan.device);
+            let (model, norm) = optimizer.step(model, pass.gradients, schedule.rate(step));
+            slot = Some(model);
+            let responses = read_responses(pass.responses)?;
+            if !responses.is_empty() {
+                objective.after_step(epoch, &positions, &responses);
+            }
+            interval.add(pass.loss, norm, positions.len());
+            step += 1;
+            if step.is_multiple_of(plan.log_every) || step == steps {
+                log(&mut interval, plan, step, per_epoch, schedule.rate(step - 1))?;
+            }
+            interrupted = interrupt::requested();
+            Ok(if interrupted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        let model = slot.as_ref().context("the model is inside a step")?;
+        let at = plan.at.step(step, step as f64 / per_epoch as f64);
+        if interrupted && step < steps {
+            save(objective, model, &optimizer, plan, step, steps, &at)?;
+            return Ok(Ended::Interrupted);
+        }
+        let last = step == steps;
+        let end = EpochEnd { epoch: epoch + 1, last, at: &at, events: plan.events, shards: plan.shards };
+        objective.end_epoch(&model.valid(), end)?;
+        if last || (epoch + 1).is_multiple_of(plan.checkpoint_every) {
+            save(objective, model, &optimizer, plan, step, steps, &at)?;
+        }
+        interval.since = Some(Instant::now());
+        (interval.faces, interval.steps, interval.loss, interval.norm) = (0, 0, None, None);
+    }
+    plan.events.emit(&plan.at.step(step, plan.epochs as f64), Body::StageFinished { elapsed: began.elapsed().as_secs_f64() });
+    checkpoint::retain(plan.folder, &name, 1)?;
+    Ok(Ended::Done(slot.context("the model is inside a step")?))
+}
+
+fn warn(plan: &Plan, text: String) {
+    plan.events.emit(&plan.at, Body::Message { level: Level::Warning, text });
+}
+
+fn log(interval: &mut Interval, plan: &Plan, step: u64, per_epoch: u64, rate: f64) -> Result<()> {
+    let (loss, norm, speed) = interval.read_and_reset()?;
+    let at = plan.at.step(step, step as f64 / per_epoch as f64);
+    let scalars = Scalars::from([("loss", loss), ("lr", rate), ("grad_norm", norm), ("faces_per_second", speed)]);
+    plan.events.emit(&at, Body::Scalars(scalars));
+    if !loss.is_finite() || !norm.is_finite() {
+        let section = if plan.state.stage == "pretrain" { "pretrain" } else { "finetune" };
+        bail!(
+            "training diverged at step {step} of {}: loss {loss}, gradient norm {norm}; lower {section}.lr or set {section}.clip \
+             (the newest checkpoint is in {})",
+            plan.state.stage,
+            plan.folder.checkpoints().display()
+        );
+    }
+    Ok(())
+}
+
+/// Shuffled training positions of one epoch.
+fn epoch_order(streams: &Streams, stage: &str, epoch: u64, faces: usize) -> Vec<usize> {
+    // Baseline and partial-label run see the same order, so they differ in nothing but their objective.
+    let stage = stage.split('/').next().unwrap_or(stage);
+    let mut order: Vec<usize> = (0..faces).collect();
+    order.shuffle(&mut streams.at(&format!("order/{stage}"), &[epoch]));
+    order
+}
+
+fn read_responses(responses: Vec<Option<Tensor<2>>>) -> Result<Vec<f32>> {
+    let parts: Vec<Tensor<2>> = responses.into_iter().flatten().collect();
+    if parts.is_empty() {
+        return Ok(Vec::new());
+    }
+    read_values(Tensor::cat(parts, 0))
+}
+
+fn save<O: Objective>(objective: &O, model: &O::Model, optimizer: &Optimizer, plan: &Plan, step: u64, steps: u64, at: &At) -> Result<()> {
+    let written = plan.events.phase(at, Phase::Save, || -> Result<String> {
+        let mut blobs = vec![
+            ("model.bpk".to_string(), model_bytes(model)?),
+            ("optimizer.bpk".to_string(), optimizer.to_bytes().map_err(anyhow::Error::msg)?),
+        ];
+        blobs.extend(objective.state());
+        let state = State { step, steps, ..plan.state.clone() };
+        let file = checkpoint::file_name(&plan.state.stage, step);
+        std::fs::create_dir_all(plan.folder.checkpoints()).with_context(|| format!("creating {}", plan.folder.checkpoints().display()))?;
+        Checkpoint::new(state, blobs).write(&plan.folder.checkpoints().join(&file))?;
+        checkpoint::retain(plan.folder, &plan.state.stage, KEEP)?;
+        Ok(file)
+    })?;
+    plan.events.emit(at, Body::Checkpoint { path: format!("checkpoints/{written}") });
+    Ok(())
+}
+
+/// The model's parameters with their ids, as burnpack bytes.
+pub fn model_bytes<M: Module + Clone>(model: &M) -> Result<Vec<u8>> {
+    Ok(model.clone().into_record().into_bytes().map_err(|e| anyhow::anyhow!("{e}"))?.to_vec())
+}
+
+/// Puts a checkpoint's parameters into a model of the same shape.
+pub fn load_model<M: Module>(model: M, checkpoint: &Checkpoint) -> Result<M> {
+    let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(checkpoint.blob("model.bpk")?.to_vec()));
+    record
+        .and_then(|record| model.try_load_record(record))
+        .map_err(|e| anyhow::anyhow!("the saved weights do not fit the network that the settings describe: {e}"))
+}
