@@ -38,6 +38,7 @@ pub enum Command {
     Import(import::Import),
     /// Generate faces, look into a pack, check it
     Data(data::DataArgs),
+    Devices(devices::DevicesArgs),
     Labels(labels::LabelsArgs),
     #[cfg(feature = "train")]
     Pretrain(pretrain::PretrainArgs),
@@ -49,7 +50,6 @@ pub enum Command {
     Predict(predict::PredictArgs),
     Runs(runs::RunsArgs),
     Config(config::ConfigArgs),
-    Devices(devices::DevicesArgs),
 }
 
 impl Cli {
@@ -59,6 +59,7 @@ impl Cli {
             Command::Demo(args) => args.run(),
             Command::Import(import) => import.run(),
             Command::Data(args) => args.run(),
+            Command::Devices(args) => args.run(),
             Command::Labels(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Pretrain(args) => args.run(),
@@ -70,7 +71,6 @@ impl Cli {
             Command::Predict(args) => args.run(),
             Command::Runs(args) => args.run(),
             Command::Config(args) => args.run(),
-            Command::Devices(args) => args.run(),
         }
     }
 }
