@@ -1,10 +1,10 @@
 //! `moue config`: settings, presets, and where each value comes from.
 
 use super::output::print;
-use crate::config::{KEYS, Origin, Resolved, SECTIONS, preset_names, preset_text};
+use super::settings::SettingsArgs;
+use crate::config::{KEYS, Resolved, SECTIONS, preset_names, preset_text};
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use std::path::PathBuf;
 
 /// Explain settings and presets
 #[derive(Args, Debug)]
@@ -21,49 +21,20 @@ enum ConfigCommand {
     /// Show every value with its origin
     Show {
         #[command(flatten)]
-        layers: Layers,
+        settings: SettingsArgs,
     },
     /// Say a setting's value, where it came from, and what it means
     Explain {
         /// Setting, for example revise.theta
         key: String,
         #[command(flatten)]
-        layers: Layers,
+        settings: SettingsArgs,
     },
     /// Print a preset's text
     Preset {
         /// Name, as `moue config list` shows it
         name: String,
     },
-}
-
-#[derive(Args, Debug)]
-struct Layers {
-    /// Preset of settings
-    #[arg(long, value_name = "NAME")]
-    preset: Option<String>,
-    /// TOML file of settings, over the preset
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// One setting, over preset and file; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
-}
-
-impl Layers {
-    fn resolve(&self) -> Result<Resolved> {
-        let mut resolved = Resolved::default();
-        if let Some(preset) = &self.preset {
-            resolved = resolved.with_preset(preset)?;
-        }
-        if let Some(file) = &self.config {
-            resolved = resolved.with_file(file)?;
-        }
-        for assignment in &self.set {
-            resolved = resolved.with_flag(assignment)?;
-        }
-        resolved.checked(&Origin::Flag)
-    }
 }
 
 impl ConfigArgs {
@@ -87,8 +58,8 @@ impl ConfigArgs {
                     Ok(())
                 })
             }
-            ConfigCommand::Show { layers } => {
-                let resolved = layers.resolve()?;
+            ConfigCommand::Show { settings } => {
+                let resolved = settings.resolve(None)?;
                 print(|w| {
                     for (key, value, origin) in resolved.entries() {
                         writeln!(w, "{:<40} # {origin}", format!("{key} = {value}"))?;
@@ -96,8 +67,8 @@ impl ConfigArgs {
                     Ok(())
                 })
             }
-            ConfigCommand::Explain { key, layers } => {
-                let resolved = layers.resolve()?;
+            ConfigCommand::Explain { key, settings } => {
+                let resolved = settings.resolve(None)?;
                 let (value, origin) = resolved.entry(&key)?;
                 let default = Resolved::default();
                 let (default, _) = default.entry(&key)?;

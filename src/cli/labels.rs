@@ -1,7 +1,7 @@
 //! `moue labels`: candidate sets from votes.
 
 use super::output::print;
-use crate::config::{Origin, Resolved};
+use super::settings::SettingsArgs;
 use crate::dataset::Pack;
 use crate::labels::Candidates;
 use anyhow::Result;
@@ -19,24 +19,13 @@ pub struct LabelsArgs {
     /// Csv to write (default: print the counts only)
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Preset of settings; only labels.* matter here
-    #[arg(long, value_name = "NAME")]
-    preset: Option<String>,
-    /// One setting, for example labels.k=3; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    settings: SettingsArgs,
 }
 
 impl LabelsArgs {
     pub fn run(self) -> Result<()> {
-        let mut resolved = Resolved::default();
-        if let Some(preset) = &self.preset {
-            resolved = resolved.with_preset(preset)?;
-        }
-        for assignment in &self.set {
-            resolved = resolved.with_flag(assignment)?;
-        }
-        let resolved = resolved.checked(&Origin::Flag)?;
+        let resolved = self.settings.resolve(None)?;
         let pack = Pack::open(&self.pack)?;
         let candidates = Candidates::build(&pack, &resolved.settings().labels)?;
         if let Some(out) = &self.out {

@@ -7,6 +7,7 @@ mod import;
 mod labels;
 pub mod output;
 mod runs;
+mod settings;
 
 #[cfg(feature = "train")]
 mod demo;

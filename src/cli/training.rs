@@ -1,6 +1,7 @@
 //! What `demo`, `pretrain` and `finetune` have in common: their arguments, and how those become a job.
 
 use super::output::print;
+use super::settings::SettingsArgs;
 use crate::config::{DeviceChoice, Objective, Origin, Resolved};
 use crate::dataset::generated::{self, GeneratorConfig};
 use crate::dataset::{Pack, PackWriter};
@@ -23,15 +24,8 @@ pub struct TrainingArgs {
     /// Pack to train on, or `demo` for generated faces
     #[arg(long, value_name = "PACK")]
     pub data: Option<String>,
-    /// Preset of settings; `moue config list` names them
-    #[arg(long, value_name = "NAME")]
-    pub preset: Option<String>,
-    /// TOML file of settings, over the preset
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// One setting, over preset and file; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    #[command(flatten)]
+    pub settings: SettingsArgs,
     /// Root of every random stream (default 0)
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -122,27 +116,16 @@ impl TrainingArgs {
     }
 
     fn resolve(&self, request: &Request) -> Result<Resolved> {
-        let mut resolved = Resolved::default();
-        if self.resume {
-            let out = self.out.as_deref().unwrap_or(Path::new("."));
-            if self.preset.is_some() || self.config.is_some() || !self.set.is_empty() || self.seed.is_some() {
-                usage!("--resume goes on with the run's own settings and seed; leave out --preset, --config, --set and --seed");
-            }
-            let manifest = Manifest::read(&RunFolder::open(out)?)?;
-            let values: Vec<(String, String)> =
-                manifest.settings.iter().map(|(k, s)| (k.to_string(), s.value.as_str().unwrap_or_default().to_string())).collect();
-            return resolved.with_values(values.iter().map(|(k, v)| (k.as_str(), v.as_str())), &Origin::Run(out.display().to_string()));
+        if !self.resume {
+            return self.settings.resolve(request.preset);
         }
-        if let Some(preset) = self.preset.as_deref().or(request.preset) {
-            resolved = resolved.with_preset(preset)?;
+        if !self.settings.is_empty() || self.seed.is_some() {
+            usage!("--resume goes on with the run's own settings and seed; leave out --preset, --config, --set and --seed");
         }
-        if let Some(file) = &self.config {
-            resolved = resolved.with_file(file)?;
-        }
-        for assignment in &self.set {
-            resolved = resolved.with_flag(assignment)?;
-        }
-        resolved.checked(&Origin::Flag)
+        let out = self.out.as_deref().unwrap_or(Path::new("."));
+        let manifest = Manifest::read(&RunFolder::open(out)?)?;
+        let values: Vec<(&str, &str)> = manifest.settings.iter().map(|(k, s)| (k, s.value.as_str().unwrap_or_default())).collect();
+        Resolved::default().with_values(values, &Origin::Run(out.display().to_string()))
     }
 
     /// The pack to train on; generated faces are drawn into the run folder once.
