@@ -57,45 +57,63 @@ pub struct Request {
 const GENERATED: &str = "faces.moue";
 
 impl TrainingArgs {
-    /// Builds the job, runs it and prints its result.
+    /// Builds the job, runs it and prints its result. Everything that can be refused is refused before a run folder exists.
     pub fn carry_out(self, request: Request) -> Result<()> {
         pipeline::prepare()?;
-        let resolved = self.resolve(&request)?;
+        let earlier = if self.resume { Some(self.earlier()?) } else { None };
+        let resolved = self.resolve(&request, earlier.as_ref())?;
         let settings = resolved.settings().clone();
         let device = device::open(self.device)?;
-        let (folder, seed) = if self.resume {
-            let folder = RunFolder::open(self.out.as_deref().unwrap_or(Path::new(".")))?;
-            let seed = Manifest::read(&folder)?.seed;
-            (folder, seed)
-        } else {
-            // Everything that can be refused is refused before the folder exists.
-            if let Some(pack) = self.pack_path() {
-                Pack::open(pack)?;
-            }
-            let folder = match &self.out {
-                Some(out) => RunFolder::create(out)?,
-                None => RunFolder::create_numbered(Path::new("runs"), request.command)?,
-            };
-            (folder, self.seed.unwrap_or(0))
+        let input = |flag: &str, typed: &Option<PathBuf>| match &earlier {
+            Some((_, manifest)) => manifest.inputs.get(flag).map(PathBuf::from),
+            None => typed.clone(),
         };
-        let pack = Arc::new(self.open_pack(&request, &folder, seed)?);
+        let (from, labels) = (input("from", &request.from), input("labels", &request.labels));
+        if let Some(from) = &from {
+            pipeline::load::pretraining(from, &settings)?;
+        }
         let partial = request.stages.finetune && settings.finetune.objective == Objective::Pll;
-        let candidates = match (&request.labels, partial) {
-            (Some(path), true) => Some(Candidates::read_csv(path, &pack)?),
-            (None, true) => Some(Candidates::build(&pack, &settings.labels)?),
-            _ => None,
+        let candidates = |pack: &Pack| -> Result<Option<Candidates>> {
+            Ok(match &labels {
+                _ if !partial => None,
+                Some(path) => Some(Candidates::read_csv(path, pack)?),
+                None => Some(Candidates::build(pack, &settings.labels)?),
+            })
         };
+        let mut loaded = match self.pack_path(earlier.as_ref()) {
+            Some(path) => {
+                let pack = Pack::open(&path)?;
+                Some((candidates(&pack)?, pack))
+            }
+            None => None,
+        };
+        let (folder, seed) = match (&earlier, &self.out) {
+            (Some((folder, manifest)), _) => (folder.clone(), manifest.seed),
+            (None, Some(out)) => (RunFolder::create(out)?, self.seed.unwrap_or(0)),
+            (None, None) => (RunFolder::create_numbered(Path::new("runs"), request.command)?, self.seed.unwrap_or(0)),
+        };
+        if loaded.is_none() {
+            let pack = generated_pack(&request, &folder, seed)?;
+            loaded = Some((candidates(&pack)?, pack));
+        }
+        let (candidates, pack) = loaded.context("a pack was opened or generated")?;
+        if let Some(data) = earlier.as_ref().and_then(|(_, m)| m.data.as_ref())
+            && data.pack_hash != pack.hash()
+        {
+            usage!("--resume: pack {} is not the one that the run was started on (its hash differs)", pack.path().display());
+        }
         let job = Job {
             command: std::env::args().collect(),
             stages: request.stages,
             resolved,
             seed,
-            pack,
+            pack: Arc::new(pack),
             device,
             folder: folder.clone(),
             resume: self.resume,
-            from: request.from,
+            from,
             candidates,
+            labels,
             sinks: vec![progress::standard(self.no_tui), progress::log(&folder)?],
         };
         match job.run()? {
@@ -111,41 +129,36 @@ impl TrainingArgs {
         }
     }
 
-    fn pack_path(&self) -> Option<&Path> {
-        self.data.as_deref().filter(|d| *d != "demo").map(Path::new)
-    }
-
-    fn resolve(&self, request: &Request) -> Result<Resolved> {
-        if !self.resume {
-            return self.settings.resolve(request.preset);
-        }
+    /// The run that `--resume` goes on with.
+    fn earlier(&self) -> Result<(RunFolder, Manifest)> {
         if !self.settings.is_empty() || self.seed.is_some() {
             usage!("--resume goes on with the run's own settings and seed; leave out --preset, --config, --set and --seed");
         }
-        let out = self.out.as_deref().unwrap_or(Path::new("."));
-        let manifest = Manifest::read(&RunFolder::open(out)?)?;
-        let values: Vec<(&str, &str)> = manifest.settings.iter().map(|(k, s)| (k, s.value.as_str().unwrap_or_default())).collect();
-        Resolved::default().with_values(values, &Origin::Run(out.display().to_string()))
+        let folder = RunFolder::open(self.out.as_deref().unwrap_or(Path::new(".")))?;
+        let manifest = Manifest::read(&folder)?;
+        Ok((folder, manifest))
     }
 
-    /// The pack to train on; generated faces are drawn into the run folder once.
-    fn open_pack(&self, request: &Request, folder: &RunFolder, seed: u64) -> Result<Pack> {
-        if let Some(path) = self.pack_path() {
-            return Pack::open(path);
-        }
-        let path = folder.path().join(GENERATED);
-        if self.resume && self.data.is_none() && !path.exists() {
-            let manifest = Manifest::read(folder)?;
-            let pack = manifest.data.context("the run's manifest names no pack; give it with --data")?.pack;
-            return Pack::open(Path::new(&pack));
-        }
-        if !path.exists() {
-            let config = GeneratorConfig { seed, ..request.generator.clone() };
-            config.check()?;
-            let mut writer = PackWriter::create(&path, generated::protocol())?;
-            generated::generate(&config, &mut writer)?;
-            writer.finish(generated::provenance(&config))?;
-        }
-        Pack::open(&path)
+    fn resolve(&self, request: &Request, earlier: Option<&(RunFolder, Manifest)>) -> Result<Resolved> {
+        let Some((folder, manifest)) = earlier else { return self.settings.resolve(request.preset) };
+        let values: Vec<(&str, &str)> = manifest.settings.iter().map(|(k, s)| (k, s.value.as_str().unwrap_or_default())).collect();
+        Resolved::default().with_values(values, &Origin::Run(folder.path().display().to_string()))
     }
+
+    /// The pack to open; none: generated faces, which live in the run folder.
+    fn pack_path(&self, earlier: Option<&(RunFolder, Manifest)>) -> Option<PathBuf> {
+        let typed = self.data.as_deref().filter(|d| *d != "demo").map(PathBuf::from);
+        typed.or_else(|| earlier.and_then(|(_, m)| m.data.as_ref()).map(|d| PathBuf::from(&d.pack)))
+    }
+}
+
+/// Draws the faces of `--data demo` into the run folder.
+fn generated_pack(request: &Request, folder: &RunFolder, seed: u64) -> Result<Pack> {
+    let path = folder.path().join(GENERATED);
+    let config = GeneratorConfig { seed, ..request.generator.clone() };
+    config.check()?;
+    let mut writer = PackWriter::create(&path, generated::protocol())?;
+    generated::generate(&config, &mut writer)?;
+    writer.finish(generated::provenance(&config))?;
+    Pack::open(&path)
 }

@@ -168,15 +168,19 @@ pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) 
         })?;
         let model = slot.as_ref().context("the model is inside a step")?;
         let at = plan.at.step(step, step as f64 / per_epoch as f64);
-        if interrupted && step < steps {
+        // An interrupt on the last step of an epoch still ends the epoch, so that a resumed run tells what an uninterrupted one tells.
+        if interrupted && !step.is_multiple_of(per_epoch) {
             save(objective, model, &optimizer, plan, step, steps, &at)?;
             return Ok(Ended::Interrupted);
         }
         let last = step == steps;
         let end = EpochEnd { epoch: epoch + 1, last, at: &at, events: plan.events, shards: plan.shards };
         objective.end_epoch(&model.valid(), end)?;
-        if last || (epoch + 1).is_multiple_of(plan.checkpoint_every) {
+        if last || interrupted || (epoch + 1).is_multiple_of(plan.checkpoint_every) {
             save(objective, model, &optimizer, plan, step, steps, &at)?;
+        }
+        if interrupted && !last {
+            return Ok(Ended::Interrupted);
         }
         interval.since = Some(Instant::now());
         (interval.faces, interval.steps, interval.loss, interval.norm) = (0, 0, None, None);

@@ -245,16 +245,23 @@ impl Objective for Finetune {
     }
 
     fn state(&self) -> Vec<(String, Vec<u8>)> {
-        vec![("confidences.f32".into(), self.table.rows().iter().flat_map(|v| v.to_le_bytes()).collect())]
+        let counts = [self.since_event.flips as u64, self.since_event.kept as u64];
+        vec![
+            ("confidences.f32".into(), self.table.rows().iter().flat_map(|v| v.to_le_bytes()).collect()),
+            ("revisions.u64".into(), counts.iter().flat_map(|v| v.to_le_bytes()).collect()),
+        ]
     }
 
     fn restore(&mut self, state: &[(String, Vec<u8>)]) -> Result<()> {
-        let blob = state.iter().find(|b| b.0 == "confidences.f32").context("the checkpoint has no confidences")?;
-        if blob.1.len() % 4 != 0 {
+        let blob = |name: &str| state.iter().find(|b| b.0 == name).map(|b| b.1.as_slice());
+        let (rows, []) = blob("confidences.f32").context("the checkpoint has no confidences")?.as_chunks::<4>() else {
             bail!("the saved confidences are damaged");
-        }
-        let rows = blob.1.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        self.table.restore(rows).map_err(anyhow::Error::msg)
+        };
+        let ([flips, kept], []) = blob("revisions.u64").context("the checkpoint has no revision counts")?.as_chunks::<8>() else {
+            bail!("the saved revision counts are damaged");
+        };
+        self.since_event = Revision { flips: u64::from_le_bytes(*flips) as usize, kept: u64::from_le_bytes(*kept) as usize };
+        self.table.restore(rows.iter().map(|b| f32::from_le_bytes(*b)).collect()).map_err(anyhow::Error::msg)
     }
 }
 

@@ -24,6 +24,13 @@ pub fn settings_of(checkpoint: &Checkpoint, origin: &str) -> Result<Resolved> {
 /// # Errors
 /// When the run has none, or its input or network is another than `settings` describe: every differing key is named.
 pub fn pretrained_encoder(run: &Path, settings: &Settings, init: &Init) -> Result<Vit> {
+    let (checkpoint, theirs) = pretraining(run, settings)?;
+    Ok(load_model(MaskedVit::new(init, theirs.settings()), &checkpoint)?.encoder)
+}
+
+/// The checkpoint of a finished pretraining whose encoder is the one that `settings` describe. Costs a read and no network, so a command
+/// can refuse a wrong `--from` before it makes anything.
+pub fn pretraining(run: &Path, settings: &Settings) -> Result<(Checkpoint, Resolved)> {
     let folder = RunFolder::open(run)?;
     let Some((_, checkpoint)) = checkpoint::newest(&folder, PRETRAIN, |_| {})? else {
         usage!("--from {}: this run has no pretraining checkpoint", run.display());
@@ -42,7 +49,7 @@ pub fn pretrained_encoder(run: &Path, settings: &Settings, init: &Init) -> Resul
             run.display()
         );
     }
-    Ok(load_model(MaskedVit::new(init, theirs.settings()), &checkpoint)?.encoder)
+    Ok((checkpoint, theirs))
 }
 
 /// Keys of the input and the encoder in which two settings differ.

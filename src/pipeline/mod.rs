@@ -53,8 +53,9 @@ pub struct Job {
     pub resume: bool,
     /// Run whose pretrained encoder finetuning starts from.
     pub from: Option<PathBuf>,
-    /// Candidate sets, for finetuning.
+    /// Candidate sets, for finetuning, and the file they came from.
     pub candidates: Option<Candidates>,
+    pub labels: Option<PathBuf>,
     pub sinks: Vec<Box<dyn Sink>>,
 }
 
@@ -108,8 +109,8 @@ impl Job {
         events.emit(&At::run(), Body::Message { level: Level::Info, text: format!("device: {} ({})", self.device.name, self.device.why) });
         let result = self.stages(&names, &events, &writer);
         let (outcome, message) = match &result {
-            Ok(JobEnd::Done(_)) => (Outcome::Completed, String::new()),
-            Ok(JobEnd::Interrupted) => (Outcome::Interrupted, "stopped on request; go on with --resume".to_string()),
+            Ok(Ended::Done(())) => (Outcome::Completed, String::new()),
+            Ok(Ended::Interrupted) => (Outcome::Interrupted, "stopped on request; go on with --resume".to_string()),
             Err(e) => (Outcome::Failed, crate::failure::one_line(e)),
         };
         events.emit(&At::run(), Body::RunFinished { outcome, message });
@@ -118,7 +119,13 @@ impl Job {
         let closed = writer.finish().and_then(|()| manifest.write(&self.folder));
         let end = result?;
         closed?;
-        Ok(end)
+        Ok(match end {
+            Ended::Interrupted => JobEnd::Interrupted,
+            Ended::Done(()) if self.stages.finetune => {
+                JobEnd::Done(Some(Comparison::read(&self.folder, &self.pack, self.candidates.as_ref())?))
+            }
+            Ended::Done(()) => JobEnd::Done(None),
+        })
     }
 
     fn manifest(&self, names: &[&str]) -> Manifest {
@@ -126,6 +133,11 @@ impl Job {
         manifest.stages = names.iter().map(|n| n.to_string()).collect();
         manifest.device = self.device.description.clone();
         manifest.data = Some(Data::of(&self.pack));
+        for (flag, path) in [("from", &self.from), ("labels", &self.labels)] {
+            if let Some(path) = path {
+                manifest.inputs.set(flag, path.display().to_string());
+            }
+        }
         for (key, value, origin) in self.resolved.entries() {
             manifest.settings.set(key, Setting { value: serde_json::Value::String(value), origin: origin.to_string() });
         }
@@ -143,7 +155,7 @@ impl Job {
         EventWriter::resume(&self.folder, sinks, |_| false)
     }
 
-    fn stages(&self, names: &[&str], events: &EventSender, writer: &EventWriter) -> Result<JobEnd> {
+    fn stages(&self, names: &[&str], events: &EventSender, writer: &EventWriter) -> Result<Ended<()>> {
         let s = self.resolved.settings();
         let streams = Streams::new(self.seed);
         let device = self.device.device.clone().autodiff();
@@ -156,12 +168,12 @@ impl Job {
         if names.contains(&PRETRAIN) {
             match context.pretrain()? {
                 Ended::Done(model) => encoder = Some(model.encoder),
-                Ended::Interrupted => return Ok(JobEnd::Interrupted),
+                Ended::Interrupted => return Ok(Ended::Interrupted),
             }
             writer.check()?;
         }
         if !self.stages.finetune {
-            return Ok(JobEnd::Done(None));
+            return Ok(Ended::Done(()));
         }
         let init = Init { streams, device: &device };
         let encoder = match (encoder, &self.from) {
@@ -175,11 +187,11 @@ impl Job {
         };
         for name in names.iter().filter(|n| **n != PRETRAIN) {
             if let Ended::Interrupted = context.finetune(name, encoder.clone())? {
-                return Ok(JobEnd::Interrupted);
+                return Ok(Ended::Interrupted);
             }
             writer.check()?;
         }
-        Ok(JobEnd::Done(Some(Comparison::read(&self.folder, &self.pack, self.candidates.as_ref())?)))
+        Ok(Ended::Done(()))
     }
 }
 

@@ -58,13 +58,11 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Reads the figures back from the run's own events, so that what is printed is what is on record.
+    /// Reads the figures back from the finished run's own events, so that what is printed is what is on record.
     pub fn read(folder: &RunFolder, pack: &Pack, candidates: Option<&Candidates>) -> Result<Self> {
         let mut c = Self { coverage: candidates.and_then(|c| c.coverage(pack)), ..Self::default() };
         let split = [Split::Test, Split::Valid].into_iter().find(|s| !crate::finetune::scored_faces(pack, *s).is_empty());
         c.split = split;
-        // The writer still holds the file; its thread flushes at least ten times a second.
-        std::thread::sleep(std::time::Duration::from_millis(300));
         for event in EventReader::open(folder)? {
             let event = event?;
             match event.body {

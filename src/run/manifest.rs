@@ -40,6 +40,9 @@ pub struct Manifest {
     pub device: Value,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Data>,
+    /// Other runs and files that the run builds on, by the flag that named them: `from`, `labels`.
+    #[serde(default, skip_serializing_if = "Ordered::is_empty")]
+    pub inputs: Ordered<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<Finished>,
 }
@@ -68,7 +71,8 @@ impl Data {
     pub fn of(pack: &Pack) -> Self {
         let protocol = pack.protocol();
         Self {
-            pack: pack.path().display().to_string(),
+            // Absolute, so that the run can be measured and resumed from any folder.
+            pack: std::path::absolute(pack.path()).unwrap_or_else(|_| pack.path().into()).display().to_string(),
             pack_hash: pack.hash(),
             protocol: protocol.name.clone(),
             protocol_hash: protocol.hash(),
@@ -98,6 +102,7 @@ impl Manifest {
             settings: Ordered::default(),
             device: Value::Null,
             data: None,
+            inputs: Ordered::default(),
             finished: None,
         }
     }
