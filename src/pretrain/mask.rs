@@ -7,7 +7,8 @@ use crate::random::{RngExt, SliceRandom, Stream};
 /// the target for block masks.
 pub fn sample(kind: MaskKind, grid: usize, ratio: f64, rng: &mut Stream) -> Vec<bool> {
     let cells = grid * grid;
-    let target = ((cells as f64 * ratio).round() as usize).min(cells);
+    // A positive ratio hides something, also on the smallest grid.
+    let target = ((cells as f64 * ratio).round() as usize).clamp(usize::from(ratio > 0.0), cells);
     let mut mask = vec![false; cells];
     match kind {
         MaskKind::Random => {
@@ -30,7 +31,8 @@ fn blocks(mask: &mut [bool], grid: usize, target: usize, rng: &mut Stream) {
         let room = (target - hidden) as f64;
         let mut added = 0;
         for _ in 0..10 {
-            let area = smallest + (room.max(smallest) - smallest) * rng.random::<f64>();
+            // Between a fifth of the target and the room left, whichever is larger (the reference draws so).
+            let area = smallest + (room - smallest) * rng.random::<f64>();
             let aspect = (log_aspect - 2.0 * log_aspect * rng.random::<f64>()).exp();
             let h = (area * aspect).sqrt().round() as usize;
             let w = (area / aspect).sqrt().round() as usize;
