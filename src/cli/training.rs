@@ -4,7 +4,7 @@ use super::output::print;
 use crate::config::{DeviceChoice, Objective, Origin, Resolved};
 use crate::dataset::generated::{self, GeneratorConfig};
 use crate::dataset::{Pack, PackWriter};
-use crate::engine::device;
+use crate::engine::device::{self, OpenDevice};
 use crate::labels::Candidates;
 use crate::pipeline::{self, Job, JobEnd, Stages};
 use crate::run::{Manifest, RunFolder, progress};
@@ -61,6 +61,8 @@ pub struct Request {
 
 /// File of the generated faces in a run folder.
 const GENERATED: &str = "faces.moue";
+/// Copy of the candidate sets given with `--labels`, so that a resume finds them again.
+const CANDIDATES: &str = "candidates.csv";
 
 impl TrainingArgs {
     /// Builds the job, runs it and prints its result.
@@ -71,12 +73,23 @@ impl TrainingArgs {
         let device = device::open(self.device)?;
         let (folder, seed) = if self.resume {
             let folder = RunFolder::open(self.out.as_deref().unwrap_or(Path::new(".")))?;
-            let seed = Manifest::read(&folder)?.seed;
-            (folder, seed)
+            let manifest = Manifest::read(&folder)?;
+            if manifest.stages != request.stages.names(&settings) {
+                usage!(
+                    "{} is a run of {}, which `moue {} --resume` does not do; resume it with the command that began it",
+                    folder.path().display(),
+                    manifest.stages.join(", "),
+                    request.command
+                );
+            }
+            (folder, manifest.seed)
         } else {
             // Everything that can be refused is refused before the folder exists.
             if let Some(pack) = self.pack_path() {
                 Pack::open(pack)?;
+            }
+            if let Some(run) = &request.from {
+                pipeline::load::pretrained_checkpoint(run, &settings)?;
             }
             let folder = match &self.out {
                 Some(out) => RunFolder::create(out)?,
@@ -84,10 +97,45 @@ impl TrainingArgs {
             };
             (folder, self.seed.unwrap_or(0))
         };
-        let pack = Arc::new(self.open_pack(&request, &folder, seed)?);
+        let (command, resume) = (request.command, self.resume);
+        let result = self.carry_out_in(&folder, request, resolved, device, seed);
+        if result.is_err() && !resume && !folder.manifest().exists() {
+            // Not yet a run: it would only stand in the way of the next attempt.
+            let _ = std::fs::remove_dir_all(folder.path());
+        }
+        match result? {
+            JobEnd::Done(comparison) => print(|out| {
+                if let Some(comparison) = &comparison {
+                    write!(out, "\n{}", comparison.table())?;
+                }
+                Ok(writeln!(out, "run: {}", folder.path().display())?)
+            }),
+            JobEnd::Interrupted => {
+                print(|out| Ok(writeln!(out, "stopped; go on with: moue {command} --resume --out {}", folder.path().display())?))
+            }
+        }
+    }
+
+    fn carry_out_in(&self, folder: &RunFolder, request: Request, resolved: Resolved, device: OpenDevice, seed: u64) -> Result<JobEnd> {
+        let settings = resolved.settings().clone();
+        let pack = Arc::new(self.open_pack(&request, folder, seed)?);
+        let begun = if self.resume { Some(Manifest::read(folder)?) } else { None };
+        if let Some(data) = begun.as_ref().and_then(|m| m.data.as_ref())
+            && data.pack_hash != pack.hash()
+        {
+            usage!("pack {} is not the one this run began with ({})", pack.path().display(), data.pack);
+        }
+        // What the run began with holds; a resume need not repeat it.
+        let from = begun.and_then(|m| m.from.map(PathBuf::from)).or(request.from);
         let partial = request.stages.finetune && settings.finetune.objective == Objective::Pll;
+        let kept = folder.path().join(CANDIDATES);
         let candidates = match (&request.labels, partial) {
-            (Some(path), true) => Some(Candidates::read_csv(path, &pack)?),
+            (_, true) if self.resume && kept.exists() => Some(Candidates::read_csv(&kept, &pack)?),
+            (Some(path), true) => {
+                let candidates = Candidates::read_csv(path, &pack)?;
+                candidates.write_csv(&kept, &pack)?;
+                Some(candidates)
+            }
             (None, true) => Some(Candidates::build(&pack, &settings.labels)?),
             _ => None,
         };
@@ -100,21 +148,11 @@ impl TrainingArgs {
             device,
             folder: folder.clone(),
             resume: self.resume,
-            from: request.from,
+            from,
             candidates,
-            sinks: vec![progress::standard(self.no_tui), progress::log(&folder)?],
+            sinks: vec![progress::standard(self.no_tui), progress::log(folder)?],
         };
-        match job.run()? {
-            JobEnd::Done(comparison) => print(|out| {
-                if let Some(comparison) = &comparison {
-                    write!(out, "\n{}", comparison.table())?;
-                }
-                Ok(writeln!(out, "run: {}", folder.path().display())?)
-            }),
-            JobEnd::Interrupted => {
-                print(|out| Ok(writeln!(out, "stopped; go on with: moue {} --resume --out {}", request.command, folder.path().display())?))
-            }
-        }
+        job.run()
     }
 
     fn pack_path(&self) -> Option<&Path> {

@@ -19,11 +19,20 @@ pub fn settings_of(checkpoint: &Checkpoint, origin: &str) -> Result<Resolved> {
     Resolved::default().with_values(values, &Origin::Run(origin.to_string()))
 }
 
-/// The encoder of a pretraining run.
+/// The encoder of a pretraining run; errors as [`pretrained_checkpoint`].
+pub fn pretrained_encoder(run: &Path, settings: &Settings, init: &Init) -> Result<Vit> {
+    let (checkpoint, theirs) = pretrained_checkpoint(run, settings)?;
+    Ok(load_model(MaskedVit::new(init, theirs.settings()), &checkpoint)?.encoder)
+}
+
+/// The finished pretraining of a run, and its settings.
 ///
 /// # Errors
 /// When the run has none, or its input or network is another than `settings` describe: every differing key is named.
-pub fn pretrained_encoder(run: &Path, settings: &Settings, init: &Init) -> Result<Vit> {
+pub fn pretrained_checkpoint(run: &Path, settings: &Settings) -> Result<(Checkpoint, Resolved)> {
+    if !run.exists() {
+        usage!("--from {}: there is no such run", run.display());
+    }
     let folder = RunFolder::open(run)?;
     let Some((_, checkpoint)) = checkpoint::newest(&folder, PRETRAIN, |_| {})? else {
         usage!("--from {}: this run has no pretraining checkpoint", run.display());
@@ -42,7 +51,7 @@ pub fn pretrained_encoder(run: &Path, settings: &Settings, init: &Init) -> Resul
             run.display()
         );
     }
-    Ok(load_model(MaskedVit::new(init, theirs.settings()), &checkpoint)?.encoder)
+    Ok((checkpoint, theirs))
 }
 
 /// Keys of the input and the encoder in which two settings differ.

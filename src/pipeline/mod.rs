@@ -126,6 +126,7 @@ impl Job {
         manifest.stages = names.iter().map(|n| n.to_string()).collect();
         manifest.device = self.device.description.clone();
         manifest.data = Some(Data::of(&self.pack));
+        manifest.from = self.from.as_ref().map(|run| run.display().to_string());
         for (key, value, origin) in self.resolved.entries() {
             manifest.settings.set(key, Setting { value: serde_json::Value::String(value), origin: origin.to_string() });
         }

@@ -40,6 +40,9 @@ pub struct Manifest {
     pub device: Value,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Data>,
+    /// Run whose pretrained encoder this one started from: a resume needs it again for stages not yet begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<Finished>,
 }
@@ -98,6 +101,7 @@ impl Manifest {
             settings: Ordered::default(),
             device: Value::Null,
             data: None,
+            from: None,
             finished: None,
         }
     }
