@@ -63,6 +63,16 @@ impl TrainingArgs {
         let earlier = if self.resume { Some(self.earlier()?) } else { None };
         let resolved = self.resolve(&request, earlier.as_ref())?;
         let settings = resolved.settings().clone();
+        if let Some((folder, manifest)) = &earlier
+            && manifest.stages != request.stages.names(&settings)
+        {
+            usage!(
+                "{} is a run of {}, which `moue {} --resume` does not do; resume it with the command that began it",
+                folder.path().display(),
+                manifest.stages.join(", "),
+                request.command
+            );
+        }
         let device = device::open(self.device)?;
         let input = |flag: &str, typed: &Option<PathBuf>| match &earlier {
             Some((_, manifest)) => manifest.inputs.get(flag).map(PathBuf::from),
@@ -93,8 +103,12 @@ impl TrainingArgs {
             (None, None) => (RunFolder::create_numbered(Path::new("runs"), request.command)?, self.seed.unwrap_or(0)),
         };
         if loaded.is_none() {
-            let pack = generated_pack(&request, &folder, seed)?;
-            loaded = Some((candidates(&pack)?, pack));
+            let generated = generated_pack(&request, &folder, seed).and_then(|pack| Ok((candidates(&pack)?, pack)));
+            if generated.is_err() && !folder.manifest().exists() {
+                // Not yet a run: it would only stand in the way of the next attempt. The error itself is what matters.
+                let _ = std::fs::remove_dir_all(folder.path());
+            }
+            loaded = Some(generated?);
         }
         let (candidates, pack) = loaded.context("a pack was opened or generated")?;
         if let Some(data) = earlier.as_ref().and_then(|(_, m)| m.data.as_ref())

@@ -12,6 +12,7 @@
 
 use super::protocol::hex;
 use super::{Face, Pixels, Protocol, Split};
+use crate::usage;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -208,11 +209,14 @@ impl Pack {
     }
 
     fn open_inner(path: &Path) -> Result<Self> {
+        if !path.exists() {
+            usage!("there is no such file");
+        }
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
         let mut mark = [0u8; 8];
         if length < 8 || file.read_exact(&mut mark).is_err() || &mark != HEAD {
-            bail!("this is no moue pack (make one with `moue import`)");
+            usage!("this is no moue pack (make one with `moue import`)");
         }
         let cut = || anyhow!("the pack is cut short or damaged at its end; import it again");
         if length < 32 {

@@ -31,6 +31,9 @@ pub fn pretrained_encoder(run: &Path, settings: &Settings, init: &Init) -> Resul
 /// The checkpoint of a finished pretraining whose encoder is the one that `settings` describe. Costs a read and no network, so a command
 /// can refuse a wrong `--from` before it makes anything.
 pub fn pretraining(run: &Path, settings: &Settings) -> Result<(Checkpoint, Resolved)> {
+    if !run.exists() {
+        usage!("--from {}: there is no such run", run.display());
+    }
     let folder = RunFolder::open(run)?;
     let Some((_, checkpoint)) = checkpoint::newest(&folder, PRETRAIN, |_| {})? else {
         usage!("--from {}: this run has no pretraining checkpoint", run.display());
