@@ -5,7 +5,7 @@ use moue::dataset::{Pack, PackWriter, Split};
 use moue::run::{Body, Event, EventReader, Outcome, RunFolder, Stage};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -321,8 +321,9 @@ fn a_full_disk_leaves_no_half_file() {
     let demo = format!("pretrain --data demo --out \"$0/run\" --device cpu --no-tui {}", tiny.join(" "));
     for work in ["data generate --out \"$0/x.moue\" --train 2000", demo.as_str()] {
         let script = format!("mount -t tmpfs -o size=300k tmpfs \"$0\" && \"$1\" {work}; echo code=$? left=$(ls -A \"$0\" | wc -l)");
-        let output = Command::new("unshare").args(["-rm", "sh", "-c", &script]).arg(folder.path());
-        let output = output.arg(env!("CARGO_BIN_EXE_moue")).output().unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["-rm", "sh", "-c", &script]).arg(folder.path()).arg(env!("CARGO_BIN_EXE_moue"));
+        let output = command.output().unwrap();
         let (said, error) = (text(&output.stdout), text(&output.stderr));
         assert_eq!(said.trim_end(), "code=1 left=0", "{error}");
         assert!(error.starts_with("error: ") && error.lines().count() == 1 && error.contains("No space left"), "{error}");
@@ -347,13 +348,4 @@ fn settings_explain_themselves() {
     moue::config::preset_names().for_each(|name| assert!(listed.lines().next().unwrap().contains(name), "{name}"));
     assert_eq!(b.done(&["config", "preset", "demo"]), moue::config::preset_text("demo").unwrap());
     b.refused(&["config", "explain", "revise.thetta"], 2, &["revise.theta"]);
-}
-
-#[test]
-#[cfg(unix)]
-fn paths_stay_where_they_are() {
-    let b = Bench::new();
-    let out = Path::new("deep").join("er");
-    b.done(&train(&["pretrain", "--data", "f.moue", "--out", out.to_str().unwrap()], &[]));
-    assert!(b.path("deep/er/manifest.json").is_file() && !b.path("runs").exists());
 }

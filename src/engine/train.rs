@@ -123,7 +123,10 @@ pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) 
             bail!("{} belongs to a stage of {} steps, this one has {steps}", path.display(), saved.state.steps);
         }
         model = load_model(model, &saved)?;
-        optimizer = optimizer.restore(saved.blob("optimizer.bpk")?.to_vec()).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
+        // Groups hold parameter ids, and the saved parameters brought their own.
+        optimizer = Optimizer::new(&model, &plan.optimizer)
+            .restore(saved.blob("optimizer.bpk")?.to_vec())
+            .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
         objective.restore(&saved.blobs).with_context(|| format!("{}", path.display()))?;
         step = saved.state.step;
     }
