@@ -114,7 +114,7 @@ impl TrainingArgs {
         if let Some(data) = earlier.as_ref().and_then(|(_, m)| m.data.as_ref())
             && data.pack_hash != pack.hash()
         {
-            usage!("--resume: pack {} is not the one that the run was started on (its hash differs)", pack.path().display());
+            usage!("--resume: pack {} is not the one this run began with (its hash differs)", pack.path().display());
         }
         let job = Job {
             command: std::env::args().collect(),

@@ -76,10 +76,10 @@ pub struct Coverage {
 
 /// Classes that pass the vote rule, most votes first, lower index on ties, at most `k`.
 ///
-/// A class needs `min_votes` votes and `share` of all votes that were not dropped (votes for extra columns count in the sum).
+/// A class needs `min_votes` votes and `share` of the votes for classes that were not dropped; votes for extra columns (unknown, NF) are.
 pub fn from_votes(votes: &[u32], classes: usize, settings: &LabelSettings) -> Vec<Class> {
     let kept = |v: u32| if v < settings.min_votes { 0 } else { v };
-    let total: u32 = votes.iter().map(|&v| kept(v)).sum();
+    let total: u32 = votes[..classes].iter().map(|&v| kept(v)).sum();
     let mut passed: Vec<(u32, Class)> = votes[..classes]
         .iter()
         .enumerate()
