@@ -154,7 +154,8 @@ impl Finetune {
 
     fn tell_confidences(&mut self, end: &EpochEnd) {
         let ambiguous = (0..self.table.len()).filter(|&i| self.table.is_ambiguous(i));
-        let resolved = ambiguous.clone().filter(|&i| self.table.row(i).contains(&1.0)).count() as u64;
+        // The rule of eq. 4, which also holds where revise.ema keeps rows from ever being exactly one-hot.
+        let resolved = ambiguous.clone().filter(|&i| f64::from(self.table.decision(i).1) > self.settings.revise.theta).count() as u64;
         let body = Body::Confidence {
             histogram: self.table.histogram(CONFIDENCE_BINS),
             resolved,
