@@ -1,6 +1,8 @@
 //! The training commands as a user runs them: the chain from faces to predictions, repetition, interruption, and wrong requests. Each
 //! test runs the binary on a network so small that training takes seconds.
 
+#![cfg(feature = "train")]
+
 use moue::dataset::{Pack, PackWriter, Split};
 use moue::run::{Body, Event, EventReader, Outcome, RunFolder, Stage};
 use std::fs;
@@ -97,6 +99,7 @@ impl Bench {
             }
         }
         let _ = child.kill();
+        let _ = child.wait();
         panic!("{args:?} never came so far");
     }
 }
@@ -121,6 +124,7 @@ fn wait(mut child: Child) -> (Option<i32>, String) {
         }
         if began.elapsed() > PATIENCE {
             let _ = child.kill();
+            let _ = child.wait();
             panic!("the process does not end");
         }
         std::thread::sleep(Duration::from_millis(10));
