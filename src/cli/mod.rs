@@ -20,6 +20,8 @@ mod predict;
 #[cfg(feature = "train")]
 mod pretrain;
 #[cfg(feature = "train")]
+mod selftest;
+#[cfg(feature = "train")]
 mod training;
 
 use clap::{Parser, Subcommand};
@@ -50,6 +52,8 @@ pub enum Command {
     #[cfg(feature = "train")]
     Predict(predict::PredictArgs),
     Runs(runs::RunsArgs),
+    #[cfg(feature = "train")]
+    Selftest(selftest::SelftestArgs),
     Config(config::ConfigArgs),
 }
 
@@ -71,6 +75,8 @@ impl Cli {
             #[cfg(feature = "train")]
             Command::Predict(args) => args.run(),
             Command::Runs(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::Selftest(args) => args.run(),
             Command::Config(args) => args.run(),
         }
     }

@@ -145,6 +145,7 @@ fn set_up(adapters: &[AdapterInfo], adapter: &AdapterInfo) -> Result<(WgpuDevice
     if got.name != adapter.name || got.device_pci_bus_id != adapter.pci.as_deref().unwrap_or_default() {
         bail!("burn opened {} instead: the drivers list their adapters differently each time", got.name);
     }
+    crate::kernels::gpu::share(&device, &setup);
     opened.push((device.clone(), setup.clone()));
     Ok((device, setup))
 }
