@@ -149,6 +149,8 @@ fn tensors_that_do_not_fit_are_refused() {
         gather_rows(x(), index(1, 2)).err(),
         gather_rows(x(), index(2, 2).cast(burn::tensor::IntDType::I64)).err(),
         scatter_rows(x(), index(2, 3), 9).err(),
+        gather_rows(x().cast(burn::tensor::FloatDType::F16), index(2, 2)).err(),
+        scatter_rows(x().cast(burn::tensor::FloatDType::F64), index(2, 4), 9).err(),
     ];
     for (i, error) in told.into_iter().enumerate() {
         assert!(error.is_some_and(|e| !e.to_string().is_empty()), "case {i}");

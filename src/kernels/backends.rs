@@ -105,13 +105,10 @@ impl Kernels for Flex {
         let (x, index) = (x.to_contiguous(), index.to_contiguous());
         let list = index.as_slice().expect("contiguous i32");
         let data = match x.dtype() {
-            DType::F32 => {
-                TensorData::new(reference::patch_gather::gather(x.as_slice::<f32>().expect("contiguous f32"), list, &rows), shape)
-            }
             DType::F16 => {
                 TensorData::new(reference::patch_gather::gather(x.as_slice::<f16>().expect("contiguous f16"), list, &rows), shape)
             }
-            _ => return operations::gather_rows::<Self>(x, index),
+            _ => TensorData::new(reference::patch_gather::gather(x.as_slice::<f32>().expect("contiguous f32"), list, &rows), shape),
         };
         FloatTensor::<Self>::from_data(data)
     }
@@ -122,15 +119,14 @@ impl Kernels for Flex {
         let (x, index) = (x.to_contiguous(), index.to_contiguous());
         let list = index.as_slice().expect("contiguous i32");
         let data = match x.dtype() {
-            DType::F32 => {
-                let x = x.as_slice::<f32>().expect("contiguous f32");
-                TensorData::new(reference::patch_gather::scatter(x, list, &rows, |v| v, |v| v), shape)
-            }
             DType::F16 => {
                 let x = x.as_slice::<f16>().expect("contiguous f16");
                 TensorData::new(reference::patch_gather::scatter(x, list, &rows, f16::to_f32, f16::from_f32), shape)
             }
-            _ => return operations::scatter_rows::<Self>(x, index, rows.rows),
+            _ => {
+                let x = x.as_slice::<f32>().expect("contiguous f32");
+                TensorData::new(reference::patch_gather::scatter(x, list, &rows, |v| v, |v| v), shape)
+            }
         };
         FloatTensor::<Self>::from_data(data)
     }
@@ -209,7 +205,7 @@ impl Kernels for CubeBackend {
         let rows = rows_of(&x.shape(), &index.shape(), x.shape()[1]);
         let row_bytes = rows.width * x.dtype().size();
         let some = rows.samples * rows.rows * rows.kept * rows.width > 0;
-        let Some(gpu) = gpu_of(&x).filter(|_| some && row_bytes.is_multiple_of(4)) else {
+        let Some(gpu) = gpu_of(&x).filter(|_| some) else {
             return operations::gather_rows::<Self>(x, index);
         };
         let [x, index] = [x, index].map(burn_wgpu::into_contiguous);
@@ -225,8 +221,7 @@ impl Kernels for CubeBackend {
         let rows = rows_of(&x.shape(), &index.shape(), rows);
         let row_bytes = rows.width * x.dtype().size();
         let some = rows.samples * rows.rows * rows.kept * rows.width > 0;
-        let fits = row_bytes.is_multiple_of(4) && rows.kept <= patch_gather::MOST_KEPT && matches!(x.dtype(), DType::F32 | DType::F16);
-        let Some(gpu) = gpu_of(&x).filter(|_| some && fits) else {
+        let Some(gpu) = gpu_of(&x).filter(|_| some && rows.kept <= patch_gather::MOST_KEPT) else {
             return operations::scatter_rows::<Self>(x, index, rows.rows);
         };
         let [x, index] = [x, index].map(burn_wgpu::into_contiguous);

@@ -5,7 +5,7 @@ use super::backends::HogSpec;
 use super::reference::hog::{BINS, BORDERS, EPS, window};
 use super::reference::patch_pixels::Patches;
 use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
-use burn::backend::{Backend, TensorMetadata};
+use burn::backend::{Backend, TensorMetadata, get_device_settings};
 use burn::prelude::{Shape, TensorData};
 use burn::tensor::{BoolDType, FloatDType, IndexingUpdateOp, Slice};
 
@@ -14,6 +14,11 @@ fn part<B: Backend>(x: FloatTensor<B>, dim: usize, range: std::ops::Range<usize>
     let slices: Vec<Slice> =
         x.shape().iter().enumerate().map(|(d, &n)| if d == dim { Slice::from(range.clone()) } else { Slice::from(0..n) }).collect();
     B::float_slice(x, &slices)
+}
+
+/// How a device stores truth values.
+fn truth<B: Backend>(device: &B::Device) -> BoolDType {
+    get_device_settings::<B>(device).bool_dtype
 }
 
 /// One mirrored row or column on either side.
@@ -43,7 +48,7 @@ pub fn hog<B: Backend>(pixels: FloatTensor<B>, spec: HogSpec) -> FloatTensor<B> 
     if b * layout.values(spec.patch) == 0 {
         return B::float_zeros(Shape::new([b, layout.values(spec.patch)]), &device, FloatDType::F32);
     }
-    let native = BoolDType::Native;
+    let native = truth::<B>(&device);
     let padded = mirrored::<B>(mirrored::<B>(B::float_permute(pixels, &[0, 3, 1, 2]), 2), 3);
     // Only pixels inside whole cells.
     let at = |dy: usize, dx: usize| part::<B>(part::<B>(padded.clone(), 2, dy..dy + cells_y * cell), 3, dx..dx + cells_x * cell);
@@ -104,7 +109,7 @@ pub fn hog<B: Backend>(pixels: FloatTensor<B>, spec: HogSpec) -> FloatTensor<B> 
 
 /// Which entries of an index exist, and the index with the others set to 0.
 fn present<B: Backend>(index: IntTensor<B>, rows: usize) -> (IntTensor<B>, BoolTensor<B>) {
-    let native = BoolDType::Native;
+    let native = truth::<B>(&index.device());
     let inside = B::bool_and(
         B::int_greater_equal_elem(index.clone(), 0i64.into(), native),
         B::int_lower_elem(index.clone(), (rows as i64).into(), native),

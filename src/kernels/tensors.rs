@@ -47,6 +47,14 @@ fn check_index(index: &Tensor<2, Int>, samples: usize) -> Result<(), Mismatch> {
     Ok(())
 }
 
+/// Rows of whole 32-bit words, which is what the shader moves.
+fn check_rows(x: &Tensor<3>) -> Result<(), Mismatch> {
+    let even = x.dims()[2].is_multiple_of(2);
+    ensure!(matches!(x.dtype(), DType::F32 | DType::F16), "rows must be of type f32 or f16, not {:?}", x.dtype());
+    ensure!(x.dtype() == DType::F32 || even, "rows of f16 must hold an even number of values, not {}", x.dims()[2]);
+    Ok(())
+}
+
 fn hog(pixels: Tensor<4, Int>, spec: HogSpec) -> Result<Tensor<2>, Mismatch> {
     check_pixels(&pixels)?;
     let HogSpec { cell, patch, .. } = spec;
@@ -99,8 +107,9 @@ pub fn patch_pixels(pixels: Tensor<4, Int>, scales: Tensor<3>, index: Tensor<2, 
 /// Rows of `x` `[B, N, D]` that `index` `[B, K]` names: `[B, K, D]`, differentiable. A row that does not exist is zero.
 ///
 /// # Errors
-/// An index of another type or for another number of samples.
+/// Rows of a type other than f32 and f16, or of an odd number of f16; an index of another type or for another number of samples.
 pub fn gather_rows(x: Tensor<3>, index: Tensor<2, Int>) -> Result<Tensor<3>, Mismatch> {
+    check_rows(&x)?;
     check_index(&index, x.dims()[0])?;
     Ok(Tensor::from_dispatch(<Dispatch as Kernels>::gather_rows(x.into_dispatch(), index.into_dispatch())))
 }
@@ -109,8 +118,9 @@ pub fn gather_rows(x: Tensor<3>, index: Tensor<2, Int>) -> Result<Tensor<3>, Mis
 /// exist are left out.
 ///
 /// # Errors
-/// An index of another type, or for other than B samples and K rows.
+/// As [`gather_rows`]; also an index for other than K rows.
 pub fn scatter_rows(x: Tensor<3>, index: Tensor<2, Int>, rows: usize) -> Result<Tensor<3>, Mismatch> {
+    check_rows(&x)?;
     let [b, k, _] = x.dims();
     check_index(&index, b)?;
     ensure!(index.dims()[1] == k, "an index of {} rows for {k}", index.dims()[1]);
