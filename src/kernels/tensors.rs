@@ -63,6 +63,11 @@ fn hog(pixels: Tensor<4, Int>, spec: HogSpec) -> Result<Tensor<2>, Mismatch> {
     Ok(Tensor::from_dispatch(<Dispatch as Kernels>::hog(pixels.into_dispatch(), spec)))
 }
 
+/// A reshape in which 0 is a size; burn's takes it for "as it was".
+fn shaped<const D: usize>(values: Tensor<2>, shape: [usize; D]) -> Tensor<D> {
+    if shape.contains(&0) { Tensor::zeros(shape, &values.device()) } else { values.reshape(shape) }
+}
+
 /// Histograms of oriented gradients of 8-bit pictures `[B, H, W, C]` in cells of `cell` pixels under a Gaussian window of side `window`
 /// (0: none): `[B, C, 9, H / cell, W / cell]` (METHOD 3.1).
 ///
@@ -71,7 +76,7 @@ fn hog(pixels: Tensor<4, Int>, spec: HogSpec) -> Result<Tensor<2>, Mismatch> {
 pub fn hog_cells(pixels: Tensor<4, Int>, cell: usize, window: usize) -> Result<Tensor<5>, Mismatch> {
     let [b, h, w, c] = pixels.dims();
     let values = hog(pixels, HogSpec { cell, window, patch: 0 })?;
-    Ok(values.reshape([b, c, super::reference::hog::BINS, h / cell, w / cell]))
+    Ok(shaped(values, [b, c, super::reference::hog::BINS, h / cell, w / cell]))
 }
 
 /// The same by patch, the targets of MaskFeat: `[B, N, C * 9 * (patch / cell)^2]`.
@@ -84,7 +89,7 @@ pub fn hog_tokens(pixels: Tensor<4, Int>, cell: usize, window: usize, patch: usi
     let [b, h, w, c] = pixels.dims();
     let values = hog(pixels, spec)?;
     let layout = spec.layout([h, w, c]);
-    Ok(values.reshape([b, layout.patches(patch), layout.token_len(patch)]))
+    Ok(shaped(values, [b, layout.patches(patch), layout.token_len(patch)]))
 }
 
 /// Normalised patches of 8-bit pictures `[B, H, W, C]`: `pixel * scale + shift` with `scales` `[B, 2, C]` (scales, then shifts), only
