@@ -160,9 +160,8 @@ fn targets(option: &str, out: Option<&Path>, images: &[PathBuf], ending: &str) -
         let shown = out.display();
         usage!("{option} {shown} is one file for {} pictures: name a folder, one that exists or with a slash at its end", images.len());
     };
-    // A folder that is still to be made lies in one that exists.
-    let within = if slash { out } else { files[0].as_path() };
-    if let Some(folder) = within.parent().filter(|folder| !out.is_dir() && !folder.as_os_str().is_empty() && !folder.is_dir()) {
+    // The file, or the folder that is still to be made, lies in one that exists.
+    if let Some(folder) = out.parent().filter(|folder| !out.is_dir() && !folder.as_os_str().is_empty() && !folder.is_dir()) {
         usage!("{option} {}: there is no folder {}", out.display(), folder.display());
     }
     let inputs: Vec<PathBuf> = images.iter().filter_map(|image| image.canonicalize().ok()).collect();
