@@ -118,8 +118,8 @@ fn sides_that_are_no_multiples_lose_their_rest() {
     let at = |row: usize, column: usize| cells[((2 * 9 + 7) * 4 + row) * 5 + column];
     assert_eq!(tensor(&bytes, "tokens").1[3 * 108 + ((2 * 9 + 7) * 2 + 1) * 2 + 1], at(3, 3));
     let page = image::open(folder.path().join("face.hog.png")).unwrap().to_rgb8();
-    assert_eq!(page.dimensions(), (45 * 4, 39 * 4));
-    assert!(said.contains("face.hog.png: 180 x 156 pixels"), "{said}");
+    assert_eq!(page.dimensions(), (450, 390));
+    assert!(said.contains("face.hog.png: 450 x 390 pixels"), "{said}");
     // The metadata say how it was made, and the same command gives the same bytes.
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
     let about: serde_json::Value = serde_json::from_str(&header.metadata().as_ref().unwrap()["moue"]).unwrap();
@@ -243,10 +243,10 @@ fn a_vertical_edge_is_drawn_as_an_upright_stroke() {
     GrayImage::from_fn(32, 32, |x, _| Luma([if x < 12 { 30 } else { 90 }])).save(folder.path().join("edge.png")).unwrap();
     done(folder.path(), &["edge.png", "--png", "out.png"]);
     let page = image::open(folder.path().join("out.png")).unwrap().to_rgb8();
-    assert_eq!(page.dimensions(), (128, 128));
-    // The stroke of the second column of cells, far brighter than the dimmed picture: two or three pixels wide, nearly the cell's height.
+    assert_eq!(page.dimensions(), (448, 448));
+    // Strokes in the second column of cells only, far brighter than the dimmed picture: a few pixels wide, nearly the cell's height.
     let bright: Vec<(u32, u32)> = page.enumerate_pixels().filter(|(_, _, p)| p.0[0] > 200).map(|(x, y, _)| (x, y)).collect();
-    assert!(bright.iter().all(|&(x, _)| (46..50).contains(&x)), "{bright:?}");
-    let rows = |from: u32| bright.iter().filter(|&&(x, y)| x == 48 && (from..from + 32).contains(&y)).count();
-    assert!((0..4).all(|cell| rows(32 * cell) >= 26), "{bright:?}");
+    assert!(bright.iter().all(|&(x, _)| (163..173).contains(&x)), "{bright:?}");
+    let rows = |from: u32| bright.iter().filter(|&&(x, y)| x == 168 && (from..from + 112).contains(&y)).count();
+    assert!((0..4).all(|cell| rows(112 * cell) >= 100), "{bright:?}");
 }

@@ -20,14 +20,18 @@ const DIM: [f32; 3] = [0.34, 0.37, 0.42];
 const DARK: [f32; 3] = [14.0, 15.0, 18.0];
 /// Side of a cell on the page that shows its nine strokes apart.
 const READABLE: u32 = 32;
+/// Longer side of a page that shows a face.
+const PAGE: u32 = 448;
 /// Longest side of a page that is enlarged.
 const LARGEST: u32 = 4096;
+/// How far a dark background is lightened before it is dimmed.
+const MAX_GAIN: f32 = 3.0;
 
-/// The whole factor that makes the strokes of a picture readable: cells of at least 32 pixels, unless the page would be larger than 4096
-/// pixels a side. At least 1.
+/// The whole factor that makes the strokes of a picture readable: cells of at least 32 pixels on a page of at least 448, unless the page
+/// would be larger than 4096 pixels a side. At least 1.
 pub fn scale(layout: Layout) -> u32 {
     let longest = layout.width.max(layout.height).max(1) as u32;
-    READABLE.div_ceil(layout.cell as u32).min(LARGEST / longest).max(1)
+    READABLE.div_ceil(layout.cell as u32).max(PAGE.div_ceil(longest)).min(LARGEST / longest).max(1)
 }
 
 /// The direction of the edges in the middle of a bin, as a unit step `(right, down)`.
@@ -89,7 +93,7 @@ fn stroke(light: &mut [f32], side: u32, bin: usize, weight: f32) {
     }
 }
 
-/// The empty page: the background enlarged, without colour, dimmed.
+/// The empty page: the background enlarged, without colour, dimmed. A dark picture is lightened first, or nothing of it would be left.
 fn page(layout: Layout, background: Option<&Pixels>, scale: u32) -> RgbImage {
     let (width, height) = (layout.width as u32, layout.height as u32);
     let Some(pixels) = background else {
@@ -103,11 +107,24 @@ fn page(layout: Layout, background: Option<&Pixels>, scale: u32) -> RgbImage {
             rgb => ((299 * u32::from(rgb[0]) + 587 * u32::from(rgb[1]) + 114 * u32::from(rgb[2]) + 500) / 1000) as u8,
         }])
     });
+    let gain = gain(&gray);
     let gray = if scale == 1 { gray } else { imageops::resize(&gray, width * scale, height * scale, FilterType::CatmullRom) };
     RgbImage::from_fn(width * scale, height * scale, |x, y| {
-        let value = f32::from(gray.get_pixel(x, y).0[0]);
+        let value = (f32::from(gray.get_pixel(x, y).0[0]) * gain).min(255.0);
         Rgb(DIM.map(|share| (value * share).round() as u8))
     })
+}
+
+/// The factor that makes all but the brightest hundredth of a picture's pixels at most white, between 1 and 3.
+fn gain(gray: &GrayImage) -> f32 {
+    let mut counts = [0usize; 256];
+    gray.pixels().for_each(|p| counts[usize::from(p.0[0])] += 1);
+    let mut brighter = 0;
+    let bright = (1..256).rev().find(|&value| {
+        brighter += counts[value];
+        brighter * 100 > gray.pixels().len()
+    });
+    (255.0 / bright.unwrap_or(1) as f32).clamp(1.0, MAX_GAIN)
 }
 
 #[cfg(test)]
@@ -239,13 +256,20 @@ mod tests {
         assert!(page.pixels().all(|p| p.0 == [87, 94, 107]));
         let page = glyphs(&[1.0; 3 * BINS * 2], layout(20, 13, 3), Some(&white), 4);
         assert!(page.enumerate_pixels().all(|(x, y, p)| p.0 == [87, 94, 107] || x < 64 && y < 32));
+        // A dark picture is lightened as if its brightest tone were white, but at most threefold.
+        let tone = |value: u8| {
+            let flat = Pixels::new(8, 8, 1, vec![value; 64]);
+            glyphs(&[0.0; BINS], layout(8, 8, 1), Some(&flat), 1).get_pixel(3, 3).0
+        };
+        assert_eq!((tone(150), tone(40), tone(0)), ([87, 94, 107], [41, 44, 50], [0; 3]));
     }
 
     #[test]
     fn small_pictures_are_enlarged_and_large_ones_bounded() {
         assert_eq!(scale(layout(112, 112, 3)), 4);
-        assert_eq!(scale(Layout { cell: 5, ..layout(40, 40, 1) }), 7);
-        assert_eq!(scale(Layout { cell: 40, ..layout(224, 224, 1) }), 1);
+        assert_eq!(scale(layout(48, 40, 1)), 10);
+        assert_eq!(scale(Layout { cell: 5, ..layout(400, 40, 1) }), 7);
+        assert_eq!(scale(Layout { cell: 40, ..layout(480, 224, 1) }), 1);
         assert_eq!(scale(layout(1500, 100, 3)), 2);
         assert_eq!(scale(layout(9000, 100, 3)), 1);
     }
