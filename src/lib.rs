@@ -8,7 +8,7 @@
 //!            |                                 |
 //!        transform (align, augment) -> engine (loader, shards, optimiser, checkpoints)
 //!                                          |        runs pretrain (MaskFeat) and finetune (partial labels, plain cross-entropy)
-//!                                          |        over model (ViT, query decoder) and kernels (HOG)
+//!                                          |        over model (ViT, query decoder) and kernels (HOG, patches)
 //!                                          v
 //!                                  run (folder, manifest, events) -> eval, progress views, `moue runs`
 //! ```
@@ -36,4 +36,6 @@ pub mod pretrain;
 pub mod random;
 pub mod report;
 pub mod run;
+#[cfg(feature = "train")]
+pub mod selftest;
 pub mod transform;

@@ -42,9 +42,10 @@ fn every_adapter_is_told_in_full() {
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     let adapters = json["adapters"].as_array().unwrap();
     for adapter in adapters {
-        for key in ["api", "index", "name", "kind", "driver", "driver_version", "f16", "matrices", "largest_buffer", "memory"] {
+        for key in ["api", "index", "name", "kind", "driver", "driver_version", "compiler", "f16", "matrices", "largest_buffer", "memory"] {
             assert!(adapter.get(key).is_some(), "{key} is missing in {adapter}");
         }
+        assert!(["SPIR-V", "MSL", "WGSL"].iter().any(|compiler| adapter["compiler"] == *compiler), "{adapter}");
     }
     let vulkan = adapters.iter().any(|a| a["api"] == "Vulkan");
     assert!(vulkan || std::env::var_os("MOUE_NEEDS_VULKAN").is_none(), "MOUE_NEEDS_VULKAN is set and no Vulkan adapter is listed");

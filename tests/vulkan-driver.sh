@@ -4,8 +4,8 @@
 #   source tests/vulkan-driver.sh     sets VK_DRIVER_FILES where needed, and MOUE_NEEDS_VULKAN so that no GPU test is skipped in silence
 #   bash tests/vulkan-driver.sh       the same, but only tells what to export
 #
-# A real GPU's driver is taken as it is. Without one it is SwiftShader, the software Vulkan inside Debian's chromium-common, because Mesa's
-# lavapipe (22.3 and 25.0 were tried) dies of a segmentation fault on burn's shaders. Quick when the driver is there: then apt is not asked.
+# A real GPU's driver is taken as it is. Without one it is SwiftShader, the software Vulkan inside Debian's chromium-common. Mesa's lavapipe
+# passes the same tests (VK_DRIVER_FILES chooses it). Quick when the driver is there: then apt is not asked.
 
 moue_vulkan_loader() {
     ldconfig -p 2>/dev/null | grep -q 'libvulkan\.so\.1'

@@ -5,8 +5,8 @@ use clap::Args;
 
 /// List what can be trained on, and what `--device auto` takes
 ///
-/// DEVICE is what `--device` takes; of several adapters under Metal, Dx12 or OpenGL the word alone means the best one. MATRICES are
-/// the shapes of cooperative matrices (tensor cores). LARGEST BUFFER is what one kernel may read as one piece.
+/// DEVICE is what `--device` takes; of several adapters under Metal, Dx12 or OpenGL the word alone means the best one. COMPILER is the
+/// language that burn's kernels are compiled to: SPIR-V and MSL are faster than WGSL, where the driver is up to them. MATRICES are the shapes of cooperative matrices (tensor cores). LARGEST BUFFER is what one kernel may read as one piece.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  moue devices\n  moue devices --json\n\nThe Vulkan loader complains about an unset XDG_RUNTIME_DIR on the error output; \
@@ -40,7 +40,7 @@ mod listing {
     use anyhow::Result;
     use serde_json::json;
 
-    const HEADER: [&str; 8] = ["DEVICE", "KIND", "NAME", "DRIVER", "F16", "MATRICES", "LARGEST BUFFER", "MEMORY"];
+    const HEADER: [&str; 9] = ["DEVICE", "KIND", "NAME", "DRIVER", "COMPILER", "F16", "MATRICES", "LARGEST BUFFER", "MEMORY"];
 
     pub fn run(json: bool) -> Result<()> {
         let (adapters, cpu) = (adapters(), cpu());
@@ -67,13 +67,14 @@ mod listing {
         })
     }
 
-    fn adapter_row(a: &AdapterInfo) -> [String; 8] {
+    fn adapter_row(a: &AdapterInfo) -> [String; 9] {
         let driver = [a.driver.as_str(), a.driver_version.as_str()].join(" ");
         [
             a.place(),
             a.kind.to_string(),
             plain(&a.name),
             plain(driver.trim()),
+            a.compiler.to_string(),
             if a.f16 { "yes" } else { "no" }.into(),
             shapes(&a.matrices),
             bytes(a.largest_buffer.min(a.largest_storage_binding)),
@@ -81,10 +82,10 @@ mod listing {
         ]
     }
 
-    fn cpu_row(cpu: &CpuInfo) -> [String; 8] {
+    fn cpu_row(cpu: &CpuInfo) -> [String; 9] {
         let dash = || "-".to_string();
         let name = format!("{}, {} threads", plain(&cpu.name), cpu.cores);
-        ["cpu".into(), "cpu".into(), name, "flex (part of moue)".into(), dash(), dash(), dash(), cpu.memory.map_or(dash(), bytes)]
+        ["cpu".into(), "cpu".into(), name, "flex (part of moue)".into(), dash(), dash(), dash(), dash(), cpu.memory.map_or(dash(), bytes)]
     }
 
     /// The shapes alone: with the element types they would fill the screen.

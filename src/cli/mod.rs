@@ -22,6 +22,8 @@ mod predict;
 #[cfg(feature = "train")]
 mod pretrain;
 #[cfg(feature = "train")]
+mod selftest;
+#[cfg(feature = "train")]
 mod training;
 
 use clap::{Parser, Subcommand};
@@ -54,6 +56,8 @@ pub enum Command {
     #[cfg(feature = "train")]
     Hog(hog::HogArgs),
     Runs(runs::RunsArgs),
+    #[cfg(feature = "train")]
+    Selftest(selftest::SelftestArgs),
     Config(config::ConfigArgs),
 }
 
@@ -77,6 +81,8 @@ impl Cli {
             #[cfg(feature = "train")]
             Command::Hog(args) => args.run(),
             Command::Runs(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::Selftest(args) => args.run(),
             Command::Config(args) => args.run(),
         }
     }

@@ -5,8 +5,7 @@ use crate::config::DeviceChoice;
 use crate::dataset::Pixels;
 use crate::dataset::pack::MAX_SIDE;
 use crate::engine::{device, read_values};
-use crate::finetune::Input;
-use crate::model::Noise;
+use crate::model::{Input, Noise};
 use crate::pipeline::{find_checkpoint, load};
 use crate::run::RunFolder;
 use crate::usage;
@@ -53,11 +52,9 @@ impl PredictArgs {
         let (model, input) = (model.valid(), Input::of(resolved.settings()));
         let classes = &checkpoint.state.classes;
         for batch in files.chunks(BATCH) {
-            let mut values = Vec::new();
-            for file in batch {
-                values.extend(input.evaluate(&read_picture(file)?));
-            }
-            let logits = model.forward(input.upload(values, &open.device), 0.0, 0.0, &mut Noise::none());
+            let faces = batch.iter().map(|file| read_picture(file)).collect::<Result<Vec<_>>>()?;
+            let faces = input.upload(&input.whole(faces), &open.device);
+            let logits = model.forward(faces.patches(), 0.0, 0.0, &mut Noise::none());
             let probabilities = read_values(softmax(logits, 1))?;
             print(|w| {
                 for (file, row) in batch.iter().zip(probabilities.chunks(classes.len())) {

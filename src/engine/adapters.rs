@@ -3,9 +3,8 @@
 //!
 //! An adapter is listed once for each API that reaches it, so a GPU on Windows stands under Vulkan and under Dx12.
 
+use super::wgsl_server;
 use cubecl::WgpuCompilationOptions;
-use cubecl::ir::{DeviceIdentity, DeviceProperties, HardwareProperties, MemoryDeviceProperties};
-use cubecl::profile::TimingMethod;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -34,6 +33,20 @@ pub enum Kind {
     Cpu,
 }
 
+/// The language that burn's kernels are compiled to before the driver sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Compiler {
+    /// By cubecl itself, with cooperative matrices where the device has them. Vulkan only.
+    #[serde(rename = "SPIR-V")]
+    Spirv,
+    /// By cubecl itself. Metal only.
+    #[serde(rename = "MSL")]
+    Msl,
+    /// Then translated by wgpu into whatever the driver reads.
+    #[serde(rename = "WGSL")]
+    Wgsl,
+}
+
 /// One adapter under one API.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AdapterInfo {
@@ -48,8 +61,11 @@ pub struct AdapterInfo {
     pub f16: bool,
     /// Cooperative matrices (tensor cores), as `16x16x16 f16 x f16 -> f32`.
     pub matrices: Vec<String>,
-    /// Whether burn hands the driver SPIR-V instead of WGSL.
-    pub spirv: bool,
+    /// What burn's kernels are compiled to here.
+    pub compiler: Compiler,
+    /// What burn would compile to if nobody chose for it; where it differs from `compiler`, its kernels would be wrong.
+    #[serde(skip)]
+    pub(super) unasked: Compiler,
     /// Bytes.
     pub largest_buffer: u64,
     pub largest_storage_binding: u64,
@@ -104,6 +120,16 @@ impl fmt::Display for Kind {
     }
 }
 
+impl fmt::Display for Compiler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Compiler::Spirv => "SPIR-V",
+            Compiler::Msl => "MSL",
+            Compiler::Wgsl => "WGSL",
+        })
+    }
+}
+
 impl From<DeviceType> for Kind {
     fn from(kind: DeviceType) -> Self {
         match kind {
@@ -125,7 +151,12 @@ impl AdapterInfo {
     fn new(api: Api, index: usize, adapter: &Adapter) -> Self {
         let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
         let kind = Kind::from(info.device_type);
-        let native = Native::of(adapter, &limits);
+        let native = Native::of(adapter);
+        let unasked = match api {
+            Api::Metal => Compiler::Msl,
+            Api::Vulkan if native.spirv => Compiler::Spirv,
+            _ => Compiler::Wgsl,
+        };
         let mut this = Self {
             api,
             index,
@@ -136,7 +167,8 @@ impl AdapterInfo {
             pci: Some(info.device_pci_bus_id).filter(|id| !id.is_empty()),
             f16: features.contains(Features::SHADER_F16),
             matrices: native.matrices,
-            spirv: native.spirv,
+            compiler: if native.sound { unasked } else { Compiler::Wgsl },
+            unasked,
             largest_buffer: limits.max_buffer_size,
             largest_storage_binding: limits.max_storage_buffer_binding_size,
             memory: native.memory,
@@ -151,54 +183,28 @@ impl AdapterInfo {
         }
         // burn binds at least an input and an output.
         let computes = limits.max_compute_invocations_per_workgroup > 0 && limits.max_storage_buffers_per_shader_stage >= 2;
-        this.refused = match (computes, native.sound) {
-            (false, _) => Some("it has no compute shaders".into()),
-            (true, false) => Some(UNSOUND.into()),
-            (true, true) => None,
-        };
+        this.refused = (!computes).then(|| "it has no compute shaders".into());
         this
     }
 }
-
-/// cubecl-spirv 0.11.3 declares shared memory as a pointer to a pointer where this extension is missing. What an invalid shader leads to is the
-/// driver's choice: Mesa's lavapipe (22.3, 25.0) ends the process with a segmentation fault, SwiftShader returns zeros.
-const UNSOUND: &str =
-    "its driver lacks VK_KHR_workgroup_memory_explicit_layout, without which burn's matrix products crash or come out as zeros";
 
 /// What burn's own look at a Vulkan adapter tells beyond wgpu, which hides the memory and knows only 8x8 matrices.
 struct Native {
     matrices: Vec<String>,
     spirv: bool,
-    /// Whether the shaders that burn makes for it are valid.
+    /// Whether the SPIR-V is valid. Where the driver lacks `VK_KHR_workgroup_memory_explicit_layout`, cubecl-spirv 0.11.3 declares shared
+    /// memory as a pointer to a pointer. What comes of that is the driver's choice: Mesa's lavapipe (22.3, 25.0) ends the process with a
+    /// segmentation fault, SwiftShader returns zeros from matrix products.
     sound: bool,
     memory: Option<u64>,
 }
 
 impl Native {
-    fn of(adapter: &Adapter, limits: &wgpu::Limits) -> Self {
-        // Filled in by the call below; what is put in here does not reach anything that is read back.
-        let hardware = HardwareProperties {
-            load_width: 128,
-            vector_register_count: None,
-            plane_size_min: 1,
-            plane_size_max: 1,
-            max_bindings: limits.max_storage_buffers_per_shader_stage,
-            max_shared_memory_size: limits.max_compute_workgroup_storage_size as usize,
-            max_cube_count: (1, 1, 1),
-            max_units_per_cube: limits.max_compute_invocations_per_workgroup,
-            max_cube_dim: (1, 1, 1),
-            num_streaming_multiprocessors: None,
-            num_cpu_cores: None,
-            last_level_cache_size: None,
-            num_tensor_cores: None,
-            min_tensor_cores_dim: None,
-            max_vector_size: 4,
-            cube_mma_reserved_shared_memory: 0,
-        };
-        let memory = MemoryDeviceProperties::new(limits.max_buffer_size, u64::from(limits.min_storage_buffer_offset_alignment));
-        let mut properties = DeviceProperties::new(Default::default(), memory, hardware, TimingMethod::System, DeviceIdentity::default());
+    fn of(adapter: &Adapter) -> Self {
+        let info = adapter.get_info();
+        let vulkan = info.backend == wgpu::Backend::Vulkan;
+        let mut properties = wgsl_server::properties(info, &adapter.limits(), adapter.features());
         let mut options = WgpuCompilationOptions::default();
-        let vulkan = adapter.get_info().backend == wgpu::Backend::Vulkan;
         let spirv = vulkan && cubecl::wgpu::vulkan::register_vulkan_features(adapter, &mut properties, &mut options);
         let shapes: BTreeSet<String> = (properties.features.matmul.cmma.iter())
             .map(|c| format!("{}x{}x{} {} x {} -> {}", c.m, c.n, c.k, c.a_type, c.b_type, c.cd_type))
@@ -257,7 +263,8 @@ pub(super) mod tests {
             pci: None,
             f16: true,
             matrices: Vec::new(),
-            spirv: api == Api::Vulkan,
+            compiler: if api == Api::Vulkan { Compiler::Spirv } else { Compiler::Wgsl },
+            unasked: if api == Api::Vulkan { Compiler::Spirv } else { Compiler::Wgsl },
             largest_buffer: 1 << 30,
             largest_storage_binding: 1 << 30,
             memory: None,

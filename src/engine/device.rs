@@ -3,7 +3,8 @@
 //! Choosing is a pure function over the list of adapters. A device that does not exist is a [`Usage`](crate::failure::Usage) error that
 //! names what does; nothing falls back silently to something that was not asked for.
 
-use super::adapters::{AdapterInfo, Api, Kind, adapters, cpu};
+use super::adapters::{AdapterInfo, Api, Compiler, Kind, adapters, cpu};
+use super::wgsl_server;
 use crate::config::DeviceChoice;
 use crate::usage;
 use anyhow::{Context, Result, bail};
@@ -19,6 +20,8 @@ pub struct OpenDevice {
     /// For people, and for the column DEVICE of `moue runs`.
     pub name: String,
     pub is_cpu: bool,
+    /// What burn's kernels are compiled to. None on the CPU, where there is nothing to compile.
+    pub compiler: Option<Compiler>,
     /// What goes into the manifest.
     pub description: Value,
     /// wgpu's instance, adapter, device and queue under burn's device: our shaders run on the same ones. None on the CPU.
@@ -33,18 +36,26 @@ pub fn open(choice: DeviceChoice) -> Result<OpenDevice> {
     let adapters = if choice == DeviceChoice::Cpu { Vec::new() } else { adapters() };
     match pick(choice, &adapters)? {
         (None, why) => Ok(open_cpu(why)),
-        (Some(index), why) => open_adapter(&adapters, index, why),
+        (Some(index), why) => open_adapter(&adapters, index, adapters[index].compiler, why),
     }
 }
 
-/// Opens an adapter although [`open`] may refuse it. For tests of single kernels on a software driver: our own shaders and burn's elementwise
-/// operations are right there; burn's kernels with shared memory (matrix products, some reductions) are not. Training must never come here.
-pub fn open_unsound(api: Api) -> Result<OpenDevice> {
+/// Opens the best adapter of an API with a compiler of the caller's choice, for tests and comparisons of the two. Training must never come
+/// here: SPIR-V is wrong where [`AdapterInfo::compiler`] is not SPIR-V although the driver reads it. There our own shaders and burn's
+/// elementwise operations still are right, but burn's kernels with shared memory (matrix products, reductions) return zeros or end the process.
+///
+/// A process has one compiler for each adapter: a second one is an error.
+pub fn open_with(api: Api, compiler: Compiler) -> Result<OpenDevice> {
     let adapters = adapters();
-    let Some(index) = best(&adapters, |a| a.api == api) else {
+    let Some(index) = best(&adapters, |a| a.api == api && a.refused.is_none()) else {
         usage!("there is no {api} adapter");
     };
-    open_adapter(&adapters, index, "for a test".into())
+    let adapter = &adapters[index];
+    // Metal would do with WGSL, too; nobody has tried.
+    if compiler != adapter.unasked && (api, compiler) != (Api::Vulkan, Compiler::Wgsl) {
+        usage!("burn does not compile to {compiler} on {} ({})", adapter.place(), adapter.name);
+    }
+    open_adapter(&adapters, index, compiler, "asked for".into())
 }
 
 /// What `auto` takes, as a position in `adapters` or None for the CPU, and why. Discrete before integrated before virtual; then by API, then
@@ -119,33 +130,44 @@ fn open_cpu(why: String) -> OpenDevice {
     let cpu = cpu();
     let name = format!("CPU ({})", cpu.name);
     let description = json!({"name": name, "api": "cpu", "backend": "flex", "cpu": cpu.name, "cores": cpu.cores, "memory": cpu.memory});
-    OpenDevice { device: Device::flex(), name, is_cpu: true, description, setup: None, why }
+    OpenDevice { device: Device::flex(), name, is_cpu: true, compiler: None, description, setup: None, why }
 }
 
 /// burn refuses to set the same adapter up twice in a process, so what has been opened is kept.
-static OPENED: Mutex<Vec<(WgpuDevice, WgpuSetup)>> = Mutex::new(Vec::new());
+static OPENED: Mutex<Vec<(WgpuDevice, Compiler, WgpuSetup)>> = Mutex::new(Vec::new());
 
-fn open_adapter(adapters: &[AdapterInfo], picked: usize, why: String) -> Result<OpenDevice> {
+fn open_adapter(adapters: &[AdapterInfo], picked: usize, compiler: Compiler, why: String) -> Result<OpenDevice> {
     let adapter = &adapters[picked];
-    let (device, setup) = set_up(adapters, adapter)
+    let (device, setup) = set_up(adapters, adapter, compiler)
         .with_context(|| format!("cannot open {} ({}); --device cpu does without it", adapter.place(), adapter.name))?;
     let mut description = serde_json::to_value(adapter)?;
-    description["backend"] = if adapter.spirv { "wgpu, SPIR-V" } else { "wgpu" }.into();
-    Ok(OpenDevice { device: device.into(), name: adapter.name.clone(), is_cpu: false, description, setup: Some(setup), why })
+    description["compiler"] = serde_json::to_value(compiler)?;
+    description["backend"] = format!("wgpu, {compiler}").into();
+    let (name, compiler) = (adapter.name.clone(), Some(compiler));
+    Ok(OpenDevice { device: device.into(), name, is_cpu: false, compiler, description, setup: Some(setup), why })
 }
 
-fn set_up(adapters: &[AdapterInfo], adapter: &AdapterInfo) -> Result<(WgpuDevice, WgpuSetup)> {
+fn set_up(adapters: &[AdapterInfo], adapter: &AdapterInfo, compiler: Compiler) -> Result<(WgpuDevice, WgpuSetup)> {
     let device = selector(adapters, adapter)?;
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = opened.iter().find(|(known, _)| *known == device) {
-        return Ok(known.clone());
+    if let Some((_, known, setup)) = opened.iter().find(|(known, ..)| *known == device) {
+        if *known != compiler {
+            bail!("this process has it open with {known} instead of {compiler}");
+        }
+        return Ok((device, setup.clone()));
     }
-    let setup = try_init_setup::<AutoGraphicsApi>(&device, RuntimeOptions::with_tasks_max(None)?)?;
+    let options = RuntimeOptions::with_tasks_max(None)?;
+    let setup = if compiler == adapter.unasked {
+        try_init_setup::<AutoGraphicsApi>(&device, options)?
+    } else {
+        wgsl_server::open(&device, adapter, options)?
+    };
     let got = setup.adapter.get_info();
     if got.name != adapter.name || got.device_pci_bus_id != adapter.pci.as_deref().unwrap_or_default() {
         bail!("burn opened {} instead: the drivers list their adapters differently each time", got.name);
     }
-    opened.push((device.clone(), setup.clone()));
+    crate::kernels::gpu::share(&device, &setup);
+    opened.push((device.clone(), compiler, setup.clone()));
     Ok((device, setup))
 }
 
@@ -233,7 +255,7 @@ mod tests {
             assert!(error.to_string().contains(&choice.to_string()) && error.to_string().contains("vulkan:0"), "{error}");
         }
         assert!(pick(DeviceChoice::Vulkan(None), &[]).unwrap_err().to_string().contains("no graphics adapter"));
-        lavapipe.refused = Some("it crashes".into());
-        assert!(pick(DeviceChoice::Vulkan(None), &[lavapipe]).unwrap_err().to_string().contains("it crashes"));
+        lavapipe.refused = Some("it has no compute shaders".into());
+        assert!(pick(DeviceChoice::Vulkan(None), &[lavapipe]).unwrap_err().to_string().contains("no compute shaders"));
     }
 }

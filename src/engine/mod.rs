@@ -17,6 +17,7 @@ pub mod optimizer;
 pub mod schedule;
 pub mod shards;
 pub mod train;
+mod wgsl_server;
 
 use anyhow::Result;
 use burn::tensor::Tensor;

@@ -5,7 +5,7 @@
 
 pub mod loss;
 
-use crate::config::{self, Normalize, Order, Settings};
+use crate::config::{self, Order, Settings};
 use crate::dataset::{Class, Pack, Split};
 use crate::engine::objective::{EpochEnd, Objective, Pass, Shard, Source};
 use crate::engine::shards::Shards;
@@ -13,12 +13,11 @@ use crate::engine::{loader, read_values};
 use crate::eval::{Confusion, argmax};
 use crate::labels::confidence::{self, Revision};
 use crate::labels::{Candidates, ConfidenceTable};
-use crate::model::{Classifier, Noise};
+use crate::model::{Classifier, Crops, Input, Noise};
 use crate::random::Streams;
 use crate::run::event::CONFIDENCE_BINS;
 use crate::run::{Body, Phase, Scalars};
-use crate::transform::augment::{Augment, augment, fit};
-use crate::transform::normalize::patches;
+use crate::transform::augment::{Augment, augment};
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use std::ops::ControlFlow;
@@ -30,8 +29,7 @@ const WATCHED: usize = 12;
 /// Augmented faces and which training positions they are.
 pub struct FaceBatch {
     positions: Vec<usize>,
-    /// `[B, N, P * P * C]`
-    patches: Vec<f32>,
+    crops: Crops,
 }
 
 /// Makes [`FaceBatch`]es from a pack.
@@ -44,33 +42,6 @@ pub struct LabelledFaces {
     augment: Augment,
 }
 
-/// How a face becomes the network's input.
-#[derive(Clone, Copy, Debug)]
-pub struct Input {
-    side: usize,
-    channels: usize,
-    patch: usize,
-    normalize: Normalize,
-}
-
-impl Input {
-    pub fn of(s: &Settings) -> Self {
-        Self { side: s.data.size, channels: s.data.channels, patch: s.vit.patch, normalize: s.data.normalize }
-    }
-
-    /// `[B, N, P * P * C]` on the device.
-    pub fn upload(&self, values: Vec<f32>, device: &Device) -> Tensor<3> {
-        let (n, width) = ((self.side / self.patch).pow(2), self.patch * self.patch * self.channels);
-        let b = values.len() / (n * width);
-        Tensor::from_data(TensorData::new(values, [b, n, width]), device)
-    }
-
-    /// The whole face, as evaluation sees it: `[N, P * P * C]`.
-    pub fn evaluate(&self, face: &crate::dataset::Pixels) -> Vec<f32> {
-        patches(&fit(face, self.side, self.channels), self.patch, self.normalize)
-    }
-}
-
 impl Source for LabelledFaces {
     type Batch = FaceBatch;
 
@@ -79,14 +50,14 @@ impl Source for LabelledFaces {
     }
 
     fn prepare(&self, epoch: u64, positions: &[usize]) -> Result<FaceBatch> {
-        let mut batch = FaceBatch { positions: positions.to_vec(), patches: Vec::new() };
+        let mut batch = FaceBatch { positions: positions.to_vec(), crops: Crops::default() };
         for &position in positions {
             let index = self.train[position];
             let face = self.pack.pixels(index)?;
             // Named without the objective: every objective sees the same crops.
             let mut rng = self.streams.at("finetune/augment", &[epoch, index as u64]);
             let crop = augment(&face, self.input.side, self.input.channels, &self.augment, &mut rng);
-            batch.patches.extend(patches(&crop, self.input.patch, self.input.normalize));
+            self.input.push(&mut batch.crops, &crop);
         }
         Ok(batch)
     }
@@ -188,7 +159,7 @@ impl Objective for Finetune {
 
     fn forward(&self, model: &Classifier, batch: &FaceBatch, shard: Shard, noise: &mut Noise, device: &Device) -> Pass {
         let s = &self.settings;
-        let input = self.source.input.upload(batch.patches.clone(), device);
+        let input = self.source.input.upload(&batch.crops, device).patches();
         let logits = model.forward(input, s.finetune.drop_path, s.decoder.dropout, noise);
         let response = self.partial.then(|| logits.clone().inner());
         let mut targets: Vec<f32> = batch.positions.iter().flat_map(|&i| self.table.row(i).iter().copied()).collect();
@@ -293,20 +264,14 @@ pub fn read_logits(model: &Classifier, pack: &Pack, faces: &[usize], settings: &
     let size = settings.run.evaluate_batch.max(1);
     let rounds: Vec<&[usize]> = faces.chunks(size * shards.count()).collect();
     let mut logits = Vec::new();
-    let make = |round: usize| -> Result<Vec<Vec<f32>>> {
-        let part = |faces: &[usize]| -> Result<Vec<f32>> {
-            let mut values = Vec::new();
-            for &i in faces {
-                values.extend(input.evaluate(&pack.pixels(i)?));
-            }
-            Ok(values)
-        };
+    let make = |round: usize| -> Result<Vec<Crops>> {
+        let part = |faces: &[usize]| Ok(input.whole(faces.iter().map(|&i| pack.pixels(i)).collect::<Result<Vec<_>>>()?));
         rounds[round].chunks(rounds[round].len().div_ceil(shards.count())).map(part).collect()
     };
     loader::ahead(0..rounds.len(), 1, 2, make, |_, parts| {
         let parts = parts?;
-        let outputs = shards.map(&parts, |_, values| {
-            let input = input.upload(values.clone(), &device);
+        let outputs = shards.map(&parts, |_, crops| {
+            let input = input.upload(crops, &device).patches();
             read_values(model.forward(input, 0.0, 0.0, &mut Noise::none()))
         });
         for output in outputs {

@@ -1,4 +1,34 @@
-//! Kernels written for moue. Each has a CPU twin on plain slices under [`reference`]; so far the twins alone exist and the loader's
-//! threads run them ahead of the device.
+//! Computations written for moue: what pretraining predicts (HOG) and which patches the encoder sees.
+//!
+//! ```text
+//!                        shaders/NAME.wgsl      NAME.rs (bindings, dispatch) -> gpu (pipelines, binding limits)
+//! functions below -> backends: wgpu ------------^
+//!                              CPU  ----------> reference/NAME.rs (the twin that defines the result)
+//!                              others --------> operations (burn's tensor operations)
+//! ```
+//! A kernel is five files with one name: shader, host side, CPU twin, golden vectors (`tests/golden/`) and bench. Kernels are part of
+//! burn's backends through an extension, [`Kernels`], so they work inside fusion and autodiff.
 
 pub mod reference;
+
+#[cfg(feature = "train")]
+mod backends;
+#[cfg(feature = "train")]
+pub mod gpu;
+#[cfg(feature = "train")]
+pub mod hog;
+#[cfg(feature = "train")]
+pub mod operations;
+#[cfg(feature = "train")]
+pub mod patch_gather;
+#[cfg(feature = "train")]
+pub mod patch_pixels;
+#[cfg(feature = "train")]
+mod tensors;
+#[cfg(feature = "train")]
+pub mod translate;
+
+#[cfg(feature = "train")]
+pub use backends::{HogSpec, Kernels};
+#[cfg(feature = "train")]
+pub use tensors::{Mismatch, gather_rows, hog_cells, hog_tokens, patch_pixels, scatter_rows, upload_index, upload_pixels};

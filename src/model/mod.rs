@@ -5,9 +5,11 @@
 
 pub mod decoder;
 pub mod init;
+pub mod input;
 pub mod noise;
 pub mod vit;
 
 pub use decoder::{Classifier, Head};
+pub use input::{Crops, Faces, Input};
 pub use noise::Noise;
 pub use vit::{MaskedVit, Vit};

@@ -1,4 +1,4 @@
-//! 8-bit pixels to the numbers of the patch embedding, already cut into patches.
+//! What turns 8-bit pixels into the numbers of the patch embedding; the device applies it (`kernels::patch_pixels`).
 
 use crate::config::Normalize;
 use crate::dataset::Pixels;
@@ -9,23 +9,11 @@ const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 /// A flat face has no contrast to scale up.
 const MIN_STD: f32 = 1e-3;
 
-/// Normalised patches of a square face, `[N, P * P * C]`: patches row-major, inside (row, column, channel).
-pub fn patches(face: &Pixels, patch: usize, how: Normalize) -> Vec<f32> {
-    let (side, channels) = (face.width, face.channels);
-    let grid = side / patch;
+/// Scales, then shifts, of each channel: `pixel * scale + shift` is the normalised pixel, `[2, C]`.
+pub fn scales(face: &Pixels, how: Normalize) -> Vec<f32> {
     let (mean, std) = statistics(face, how);
-    let mut out = Vec::with_capacity(face.data.len());
-    for (py, px) in (0..grid).flat_map(|py| (0..grid).map(move |px| (py, px))) {
-        for y in 0..patch {
-            let start = ((py * patch + y) * side + px * patch) * channels;
-            let row = &face.data[start..start + patch * channels];
-            out.extend(row.iter().enumerate().map(|(i, &v)| {
-                let c = i % channels;
-                (f32::from(v) / 255.0 - mean[c]) / std[c]
-            }));
-        }
-    }
-    out
+    let scales = std[..face.channels].iter().map(|std| 1.0 / (255.0 * std));
+    scales.chain(mean.iter().zip(std).take(face.channels).map(|(mean, std)| -mean / std)).collect()
 }
 
 fn statistics(face: &Pixels, how: Normalize) -> ([f32; 3], [f32; 3]) {
@@ -48,20 +36,29 @@ fn statistics(face: &Pixels, how: Normalize) -> ([f32; 3], [f32; 3]) {
 mod tests {
     use super::*;
 
+    fn normalised(face: &Pixels, how: Normalize) -> Vec<f32> {
+        let scales = scales(face, how);
+        face.data
+            .iter()
+            .enumerate()
+            .map(|(i, &v)| f32::from(v) * scales[i % face.channels] + scales[face.channels + i % face.channels])
+            .collect()
+    }
+
     #[test]
-    fn patches_are_row_major_and_standardised() {
+    fn faces_are_standardised() {
         let face = Pixels::new(4, 4, 1, (0..16).map(|v| v * 10).collect());
-        let p = patches(&face, 2, Normalize::PerFace);
+        let p = normalised(&face, Normalize::PerFace);
         assert!(p.iter().sum::<f32>().abs() < 1e-4);
         assert!((p.iter().map(|v| v * v).sum::<f32>() / 16.0 - 1.0).abs() < 1e-4);
-        let half = patches(&face, 2, Normalize::Half);
-        let expected: Vec<f32> = [0, 1, 4, 5, 2, 3, 6, 7].iter().map(|&i| (i as f32 * 10.0 / 255.0 - 0.5) / 0.5).collect();
-        assert!(half.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6));
+        let half = normalised(&face, Normalize::Half);
+        assert!(half.iter().enumerate().all(|(i, v)| (v - (i as f32 * 10.0 / 255.0 - 0.5) / 0.5).abs() < 1e-6));
+        let colour = normalised(&Pixels::new(1, 1, 3, vec![255; 3]), Normalize::Imagenet);
+        assert!(colour.iter().enumerate().all(|(c, v)| (v - (1.0 - IMAGENET_MEAN[c]) / IMAGENET_STD[c]).abs() < 1e-5));
     }
 
     #[test]
     fn a_flat_face_stays_finite() {
-        let p = patches(&Pixels::new(4, 4, 3, vec![9; 48]), 4, Normalize::PerFace);
-        assert!(p.iter().all(|v| *v == 0.0));
+        assert!(normalised(&Pixels::new(4, 4, 3, vec![9; 48]), Normalize::PerFace).iter().all(|v| v.abs() < 1e-4));
     }
 }

@@ -1,3 +1,5 @@
-//! CPU twins: the same arithmetic as the shaders, in the same order, on plain slices.
+//! CPU twins of the shaders, on plain slices. They define what a kernel computes; on the CPU backend they are the kernel.
 
 pub mod hog;
+pub mod patch_gather;
+pub mod patch_pixels;

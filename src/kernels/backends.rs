@@ -1,0 +1,290 @@
+//! The kernels on burn's backends: shaders on wgpu, twins on the CPU, tensor operations elsewhere, gradients for what has them.
+
+use super::gpu::{self, Gpu, GpuError, Operand};
+use super::reference::hog::Layout;
+use super::reference::patch_gather::Rows;
+use super::reference::patch_pixels::Patches;
+use super::{hog, operations, patch_gather, patch_pixels, reference};
+use burn::backend::autodiff::{
+    Autodiff,
+    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+    grads::Gradients,
+    ops::{Backward, Ops, OpsKind, unary},
+};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{AutodiffBackend, Backend, Flex, TensorMetadata, backend_extension};
+use burn::prelude::{Shape, TensorData};
+use burn::tensor::{DType, f16};
+use burn_wgpu::{CubeBackend, CubeTensor};
+use cubecl::wgpu::{AutoCompiler, WgpuServer};
+use std::sync::Arc;
+
+/// What a HOG is made of, beside the pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HogSpec {
+    /// Side of a cell in pixels.
+    pub cell: usize,
+    /// Side of the Gaussian window, 0: none.
+    pub window: usize,
+    /// Side of the patches whose values stand together, 0: plain cells.
+    pub patch: usize,
+}
+
+impl HogSpec {
+    /// The geometry for pictures `[H, W, C]`.
+    pub fn layout(&self, [height, width, channels]: [usize; 3]) -> Layout {
+        Layout { width, height, channels, cell: self.cell, window: self.window }
+    }
+
+    fn result(&self, pixels: &Shape) -> Shape {
+        Shape::new([pixels[0], self.layout([pixels[1], pixels[2], pixels[3]]).values(self.patch)])
+    }
+}
+
+/// `[B, N, D]` with other rows.
+fn with_rows(x: &Shape, rows: usize) -> Shape {
+    Shape::new([x[0], rows, x[2]])
+}
+
+/// moue's kernels as part of a backend. [`super`]'s functions on tensors check what these take for granted.
+#[backend_extension(Autodiff, Cube, Flex, Fusion)]
+pub trait Kernels: Backend {
+    /// Pixels `[B, H, W, C]` of u8 -> `[B, values]`
+    #[fusion(meta = |pixels, spec| burn::backend::fusion::custom::TensorSpec { shape: spec.result(&pixels.shape), dtype: DType::F32 })]
+    fn hog(pixels: IntTensor<Self>, spec: HogSpec) -> FloatTensor<Self> {
+        operations::hog::<Self>(operations::numbers::<Self>(pixels), spec)
+    }
+
+    /// Pixels `[B, H, W, C]` of u8, scales `[B, 2, C]`, index `[B, K]` of i32 -> `[B, K, P * P * C]`
+    #[fusion(dtype = scales, shape = Shape::new([index[0], index[1], patches.values()]))]
+    fn patch_pixels(pixels: IntTensor<Self>, scales: FloatTensor<Self>, index: IntTensor<Self>, patches: Patches) -> FloatTensor<Self> {
+        operations::patch_pixels::<Self>(operations::numbers::<Self>(pixels), scales, index, patches)
+    }
+
+    /// `[B, N, D]`, index `[B, K]` of i32 -> `[B, K, D]`
+    #[fusion(dtype = x, shape = with_rows(x, index[1]))]
+    fn gather_rows(x: FloatTensor<Self>, index: IntTensor<Self>) -> FloatTensor<Self> {
+        operations::gather_rows::<Self>(x, index)
+    }
+
+    /// `[B, K, D]`, index `[B, K]` of i32 -> `[B, rows, D]`
+    #[fusion(dtype = x, shape = with_rows(x, *rows))]
+    fn scatter_rows(x: FloatTensor<Self>, index: IntTensor<Self>, rows: usize) -> FloatTensor<Self> {
+        operations::scatter_rows::<Self>(x, index, rows)
+    }
+}
+
+fn rows_of(x: &Shape, index: &Shape, rows: usize) -> Rows {
+    Rows { samples: x[0], rows, kept: index[1], width: x[2] }
+}
+
+impl Kernels for Flex {
+    fn hog(pixels: IntTensor<Self>, spec: HogSpec) -> FloatTensor<Self> {
+        let shape = pixels.shape();
+        let layout = spec.layout([shape[1], shape[2], shape[3]]);
+        let pixels = pixels.to_contiguous();
+        let values = reference::hog::batch(pixels.as_slice().expect("contiguous u8"), layout, spec.patch);
+        FloatTensor::<Self>::from_data(TensorData::new(values, spec.result(&shape)))
+    }
+
+    fn patch_pixels(pixels: IntTensor<Self>, scales: FloatTensor<Self>, index: IntTensor<Self>, patches: Patches) -> FloatTensor<Self> {
+        let [b, k] = [index.shape()[0], index.shape()[1]];
+        let (pixels, scales, index) = (pixels.to_contiguous(), scales.to_contiguous(), index.to_contiguous());
+        let values = reference::patch_pixels::patch_pixels(
+            pixels.as_slice().expect("contiguous u8"),
+            scales.as_slice().expect("contiguous f32"),
+            index.as_slice().expect("contiguous i32"),
+            &patches,
+        );
+        FloatTensor::<Self>::from_data(TensorData::new(values, [b, k, patches.values()]))
+    }
+
+    fn gather_rows(x: FloatTensor<Self>, index: IntTensor<Self>) -> FloatTensor<Self> {
+        let rows = rows_of(&x.shape(), &index.shape(), x.shape()[1]);
+        let shape = [rows.samples, rows.kept, rows.width];
+        let (x, index) = (x.to_contiguous(), index.to_contiguous());
+        let list = index.as_slice().expect("contiguous i32");
+        let data = match x.dtype() {
+            DType::F32 => {
+                TensorData::new(reference::patch_gather::gather(x.as_slice::<f32>().expect("contiguous f32"), list, &rows), shape)
+            }
+            DType::F16 => {
+                TensorData::new(reference::patch_gather::gather(x.as_slice::<f16>().expect("contiguous f16"), list, &rows), shape)
+            }
+            _ => return operations::gather_rows::<Self>(x, index),
+        };
+        FloatTensor::<Self>::from_data(data)
+    }
+
+    fn scatter_rows(x: FloatTensor<Self>, index: IntTensor<Self>, rows: usize) -> FloatTensor<Self> {
+        let rows = rows_of(&x.shape(), &index.shape(), rows);
+        let shape = [rows.samples, rows.rows, rows.width];
+        let (x, index) = (x.to_contiguous(), index.to_contiguous());
+        let list = index.as_slice().expect("contiguous i32");
+        let data = match x.dtype() {
+            DType::F32 => {
+                let x = x.as_slice::<f32>().expect("contiguous f32");
+                TensorData::new(reference::patch_gather::scatter(x, list, &rows, |v| v, |v| v), shape)
+            }
+            DType::F16 => {
+                let x = x.as_slice::<f16>().expect("contiguous f16");
+                TensorData::new(reference::patch_gather::scatter(x, list, &rows, f16::to_f32, f16::from_f32), shape)
+            }
+            _ => return operations::scatter_rows::<Self>(x, index, rows.rows),
+        };
+        FloatTensor::<Self>::from_data(data)
+    }
+}
+
+/// The wgpu device under a tensor, if our shaders can run on it.
+fn gpu_of(x: &CubeTensor) -> Option<Arc<Gpu>> {
+    match &x.device {
+        cubecl::Device::Wgpu(device) => gpu::shared(device),
+        _ => None,
+    }
+}
+
+/// A new tensor without gaps.
+fn allocate(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
+    let handle = like.client.empty(shape.num_elements() * dtype.size());
+    CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, handle, dtype)
+}
+
+/// Runs `launch` over the buffers of contiguous tensors, each with its bytes for a sample (0: shared).
+///
+/// # Panics
+/// If the device is lost or out of memory, as every operation of burn does.
+fn on_buffers<const N: usize>(tensors: [(&CubeTensor, u64); N], launch: impl FnOnce([Operand; N]) -> Result<(), GpuError>) {
+    let run = || {
+        let client = &tensors[0].0.client;
+        let mut held = Vec::with_capacity(N);
+        for (tensor, _) in &tensors {
+            // Also runs what burn has queued up for this buffer.
+            let resource = client.get_resource::<WgpuServer<AutoCompiler>>(tensor.handle.clone());
+            held.push(resource.map_err(|e| GpuError::Buffer { reason: e.to_string() })?);
+        }
+        client.flush().map_err(|e| GpuError::Buffer { reason: e.to_string() })?;
+        launch(std::array::from_fn(|i| {
+            let resource = held[i].resource();
+            let size = tensors[i].0.meta.num_elements() as u64 * tensors[i].0.dtype.size() as u64;
+            Operand { buffer: resource.buffer.clone(), offset: resource.offset, size, per_sample: tensors[i].1 }
+        }))
+    };
+    run().unwrap_or_else(|error: GpuError| panic!("{error}"));
+}
+
+impl Kernels for CubeBackend {
+    fn hog(pixels: IntTensor<Self>, spec: HogSpec) -> FloatTensor<Self> {
+        let shape = pixels.shape();
+        let (layout, result) = (spec.layout([shape[1], shape[2], shape[3]]), spec.result(&shape));
+        let Some(gpu) = gpu_of(&pixels).filter(|_| result.num_elements() > 0) else {
+            return operations::hog::<Self>(operations::numbers::<Self>(pixels), spec);
+        };
+        let pixels = burn_wgpu::into_contiguous(pixels);
+        let weights = hog::weights(&layout);
+        let weights = operations::values::<Self>(weights, &pixels.device);
+        let out = allocate(&pixels, result, DType::F32);
+        let values = layout.values(spec.patch) as u64;
+        on_buffers([(&pixels, layout.bytes() as u64), (&weights, 0), (&out, 4 * values)], |operands| {
+            hog::launch(&gpu, &layout, spec.patch, shape[0], operands)
+        });
+        out
+    }
+
+    fn patch_pixels(pixels: IntTensor<Self>, scales: FloatTensor<Self>, index: IntTensor<Self>, patches: Patches) -> FloatTensor<Self> {
+        let [b, k] = [index.shape()[0], index.shape()[1]];
+        let Some(gpu) = gpu_of(&scales).filter(|_| b * k * patches.count() > 0) else {
+            return operations::patch_pixels::<Self>(operations::numbers::<Self>(pixels), scales, index, patches);
+        };
+        let [pixels, scales, index] = [pixels, scales, index].map(burn_wgpu::into_contiguous);
+        let out = allocate(&scales, Shape::new([b, k, patches.values()]), DType::F32);
+        let sizes = [patches.bytes(), 8 * patches.channels, 4 * k, 4 * k * patches.values()].map(|v| v as u64);
+        on_buffers([(&pixels, sizes[0]), (&scales, sizes[1]), (&index, sizes[2]), (&out, sizes[3])], |operands| {
+            patch_pixels::launch(&gpu, &patches, b, k, operands)
+        });
+        out
+    }
+
+    fn gather_rows(x: FloatTensor<Self>, index: IntTensor<Self>) -> FloatTensor<Self> {
+        let rows = rows_of(&x.shape(), &index.shape(), x.shape()[1]);
+        let row_bytes = rows.width * x.dtype().size();
+        let some = rows.samples * rows.rows * rows.kept * rows.width > 0;
+        let Some(gpu) = gpu_of(&x).filter(|_| some && row_bytes.is_multiple_of(4)) else {
+            return operations::gather_rows::<Self>(x, index);
+        };
+        let [x, index] = [x, index].map(burn_wgpu::into_contiguous);
+        let out = allocate(&x, Shape::new([rows.samples, rows.kept, rows.width]), x.dtype());
+        let sizes = [rows.rows * row_bytes, 4 * rows.kept, rows.kept * row_bytes].map(|v| v as u64);
+        on_buffers([(&x, sizes[0]), (&index, sizes[1]), (&out, sizes[2])], |operands| {
+            patch_gather::gather(&gpu, &rows, row_bytes / 4, operands)
+        });
+        out
+    }
+
+    fn scatter_rows(x: FloatTensor<Self>, index: IntTensor<Self>, rows: usize) -> FloatTensor<Self> {
+        let rows = rows_of(&x.shape(), &index.shape(), rows);
+        let row_bytes = rows.width * x.dtype().size();
+        let some = rows.samples * rows.rows * rows.kept * rows.width > 0;
+        let fits = row_bytes.is_multiple_of(4) && rows.kept <= patch_gather::MOST_KEPT && matches!(x.dtype(), DType::F32 | DType::F16);
+        let Some(gpu) = gpu_of(&x).filter(|_| some && fits) else {
+            return operations::scatter_rows::<Self>(x, index, rows.rows);
+        };
+        let [x, index] = [x, index].map(burn_wgpu::into_contiguous);
+        let out = allocate(&x, Shape::new([rows.samples, rows.rows, rows.width]), x.dtype());
+        let sizes = [rows.kept * row_bytes, 4 * rows.kept, rows.rows * row_bytes].map(|v| v as u64);
+        on_buffers([(&x, sizes[0]), (&index, sizes[1]), (&out, sizes[2])], |operands| {
+            patch_gather::scatter(&gpu, &rows, row_bytes / 4, x.dtype() == DType::F16, operands)
+        });
+        out
+    }
+}
+
+/// Each of gather and scatter is the other's gradient.
+#[derive(Debug)]
+struct GatherRows;
+#[derive(Debug)]
+struct ScatterRows;
+
+impl<B: Kernels> Backward<B, 1> for GatherRows {
+    type State = (IntTensor<B>, usize);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let (index, rows) = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |grad| B::scatter_rows(grad, index, rows));
+    }
+}
+
+impl<B: Kernels> Backward<B, 1> for ScatterRows {
+    type State = IntTensor<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let index = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |grad| B::gather_rows(grad, index));
+    }
+}
+
+impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
+    // Pixels are data: nothing is differentiated with respect to them.
+    fn hog(pixels: IntTensor<Self>, spec: HogSpec) -> FloatTensor<Self> {
+        Self::from_inner(B::hog(pixels, spec))
+    }
+
+    fn patch_pixels(pixels: IntTensor<Self>, scales: FloatTensor<Self>, index: IntTensor<Self>, patches: Patches) -> FloatTensor<Self> {
+        Self::from_inner(B::patch_pixels(pixels, Self::inner(scales), index, patches))
+    }
+
+    fn gather_rows(x: FloatTensor<Self>, index: IntTensor<Self>) -> FloatTensor<Self> {
+        let rows = x.primitive().shape()[1];
+        match GatherRows.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish((index.clone(), rows), B::gather_rows(x.into_primitive(), index)),
+            OpsKind::UnTracked(prepared) => prepared.finish(B::gather_rows(x.into_primitive(), index)),
+        }
+    }
+
+    fn scatter_rows(x: FloatTensor<Self>, index: IntTensor<Self>, rows: usize) -> FloatTensor<Self> {
+        match ScatterRows.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(index.clone(), B::scatter_rows(x.into_primitive(), index, rows)),
+            OpsKind::UnTracked(prepared) => prepared.finish(B::scatter_rows(x.into_primitive(), index, rows)),
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Runs our WGSL on the wgpu device and queue that burn uses: compiles and keeps pipelines, binds buffers, cuts a batch that is larger than
+//! one binding may be, and dispatches. Knows no tensor and no single kernel.
+//!
+//! Our shaders do not go through cubecl, which takes WGSL only where its own compiler is WGSL. They are ordinary compute pipelines on the
+//! same queue, so they keep their order with burn's work, whatever compiler burn chose.
+//!
+//! Every storage binding is `read_write`: burn hands out pieces of large buffers, two operands may be pieces of the same one, and wgpu
+//! allows that within a dispatch only if both are bound in the same way.
+
+use cubecl::wgpu::{WgpuDevice, WgpuSetup};
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use wgpu::util::{BufferInitDescriptor, DeviceExt};
+
+/// Buffers that a kernel may bind, the length of `base` in every shader's `Params`.
+pub const MAX_BUFFERS: usize = 4;
+
+/// An entry point of a shader.
+#[derive(Debug)]
+pub struct Kernel {
+    /// File name under `shaders/`, without its ending.
+    pub name: &'static str,
+    pub source: &'static str,
+    pub entry: &'static str,
+    /// Storage buffers, at bindings 1 and up; binding 0 is the uniform `Params`.
+    pub buffers: usize,
+}
+
+/// Values of a shader's `override` constants, by name.
+pub type Constants = Vec<(&'static str, u32)>;
+
+/// A storage buffer of a launch.
+#[derive(Clone, Debug)]
+pub struct Operand {
+    pub buffer: wgpu::Buffer,
+    /// Where the data begins, in bytes.
+    pub offset: u64,
+    /// Bytes of data.
+    pub size: u64,
+    /// Bytes that belong to one sample; 0 where all samples share the whole.
+    pub per_sample: u64,
+}
+
+/// One use of a kernel.
+pub struct Launch<'a> {
+    pub kernel: &'static Kernel,
+    pub constants: Constants,
+    pub operands: &'a [Operand],
+    pub samples: usize,
+    /// Workgroups for each sample.
+    pub groups: usize,
+    /// What `Params` holds after `base`, `groups` and `groups_x`.
+    pub params: &'a [u32],
+}
+
+/// Why a kernel did not run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum GpuError {
+    /// One sample alone is larger than a binding of the device may be.
+    TooLarge { kernel: &'static str, bytes: u64, limit: u64 },
+    /// The driver does not take the shader.
+    Pipeline { kernel: &'static str, reason: String },
+    /// burn cannot hand out a buffer.
+    Buffer { reason: String },
+}
+
+impl fmt::Display for GpuError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GpuError::TooLarge { kernel, bytes, limit } => {
+                write!(f, "kernel {kernel}: one sample takes {bytes} bytes, the device binds at most {limit}")
+            }
+            GpuError::Pipeline { kernel, reason } => write!(f, "kernel {kernel}: the driver refuses it: {reason}"),
+            GpuError::Buffer { reason } => write!(f, "no buffer from burn: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for GpuError {}
+
+struct Pipeline {
+    pipeline: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+}
+
+/// A wgpu device with the pipelines made on it so far.
+pub struct Gpu {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    pipelines: Mutex<HashMap<(&'static str, Constants), Arc<Pipeline>>>,
+}
+
+impl Gpu {
+    pub fn new(device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        Self { device, queue, pipelines: Mutex::default() }
+    }
+
+    pub fn device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.queue
+    }
+
+    /// Submits the launch to the queue; does not wait for it.
+    pub fn run(&self, launch: &Launch) -> Result<(), GpuError> {
+        if launch.samples == 0 || launch.groups == 0 {
+            return Ok(());
+        }
+        let pipeline = self.pipeline(launch.kernel, &launch.constants)?;
+        let bounds = Bounds::of(&self.device.limits());
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(launch.kernel.entry) });
+        {
+            let mut pass =
+                encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(launch.kernel.entry), ..Default::default() });
+            pass.set_pipeline(&pipeline.pipeline);
+            for part in bounds.parts(launch)? {
+                let [x, y] = bounds.dispatch(launch, &part);
+                pass.set_bind_group(0, &self.bind(&pipeline.layout, launch, &part, &bounds), &[]);
+                pass.dispatch_workgroups(x, y, 1);
+            }
+        }
+        self.queue.submit([encoder.finish()]);
+        Ok(())
+    }
+
+    fn bind(&self, layout: &wgpu::BindGroupLayout, launch: &Launch, part: &Range<usize>, bounds: &Bounds) -> wgpu::BindGroup {
+        let windows: Vec<Window> = launch.operands.iter().map(|o| Window::of(o, part, bounds.alignment)).collect();
+        let mut words = [0u32; MAX_BUFFERS].to_vec();
+        words.iter_mut().zip(&windows).for_each(|(base, w)| *base = w.base as u32);
+        words.extend([(part.len() * launch.groups) as u32, bounds.dispatch(launch, part)[0]]);
+        words.extend(launch.params);
+        words.resize(words.len().next_multiple_of(4), 0);
+        let params = self.device.create_buffer_init(&BufferInitDescriptor {
+            label: Some(launch.kernel.entry),
+            contents: bytemuck::cast_slice(&words),
+            usage: wgpu::BufferUsages::UNIFORM,
+        });
+        let storage = launch.operands.iter().zip(&windows).map(|(operand, w)| wgpu::BufferBinding {
+            buffer: &operand.buffer,
+            offset: w.start,
+            size: std::num::NonZeroU64::new(w.size),
+        });
+        let buffers = std::iter::once(params.as_entire_binding()).chain(storage.map(wgpu::BindingResource::Buffer));
+        let entries: Vec<_> = buffers.enumerate().map(|(i, resource)| wgpu::BindGroupEntry { binding: i as u32, resource }).collect();
+        self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(launch.kernel.entry), layout, entries: &entries })
+    }
+
+    fn pipeline(&self, kernel: &'static Kernel, constants: &Constants) -> Result<Arc<Pipeline>, GpuError> {
+        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (kernel.entry, constants.clone());
+        if let Some(known) = pipelines.get(&key) {
+            return Ok(known.clone());
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let made = Arc::new(self.compile(kernel, constants));
+        if let Some(error) = cubecl::future::block_on(scope.pop()) {
+            return Err(GpuError::Pipeline {
+                kernel: kernel.name,
+                reason: error.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
+            });
+        }
+        pipelines.insert(key, made.clone());
+        Ok(made)
+    }
+
+    fn compile(&self, kernel: &Kernel, constants: &Constants) -> Pipeline {
+        let label = Some(kernel.entry);
+        // With its bounds checks: an index from a tensor may be anything.
+        let module = self
+            .device
+            .create_shader_module(wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl(kernel.source.into()) });
+        let entries: Vec<_> = (0..=kernel.buffers as u32)
+            .map(|binding| wgpu::BindGroupLayoutEntry {
+                binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: if binding == 0 { wgpu::BufferBindingType::Uniform } else { wgpu::BufferBindingType::Storage { read_only: false } },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label,
+            bind_group_layouts: &[Some(&layout)],
+            ..Default::default()
+        });
+        let constants: Vec<(&str, f64)> = constants.iter().map(|&(name, value)| (name, f64::from(value))).collect();
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label,
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some(kernel.entry),
+            // The kernels write workgroup memory before they read it.
+            compilation_options: wgpu::PipelineCompilationOptions { constants: &constants, zero_initialize_workgroup_memory: false },
+            cache: None,
+        });
+        Pipeline { pipeline, layout }
+    }
+}
+
+/// What the device allows.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// Bytes of a binding.
+    binding: u64,
+    /// Bytes between offsets at which a binding may begin.
+    alignment: u64,
+    /// Workgroups along one dimension of a dispatch.
+    groups: u64,
+}
+
+impl Bounds {
+    fn of(limits: &wgpu::Limits) -> Self {
+        // Shaders count bytes in 32 bits.
+        let binding = limits.max_storage_buffer_binding_size.min(u64::from(u32::MAX) - 3);
+        let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
+        Self { binding, alignment, groups: u64::from(limits.max_compute_workgroups_per_dimension) }
+    }
+
+    /// Ranges of samples that fit into one dispatch each, as even as possible.
+    fn parts(&self, launch: &Launch) -> Result<Vec<Range<usize>>, GpuError> {
+        let kernel = launch.kernel.name;
+        let mut most = launch.samples as u64;
+        for operand in launch.operands {
+            let needed = operand.per_sample.max(if operand.per_sample == 0 { operand.size } else { 0 });
+            // The data may begin anywhere behind an aligned offset and ends on a whole word.
+            let room = self.binding.saturating_sub(self.alignment + 4);
+            if needed > room {
+                return Err(GpuError::TooLarge { kernel, bytes: needed, limit: self.binding });
+            }
+            most = most.min(room.checked_div(operand.per_sample).unwrap_or(most));
+        }
+        most = most.min((self.groups * self.groups).min(u64::from(u32::MAX)) / launch.groups as u64);
+        if most == 0 {
+            return Err(GpuError::TooLarge { kernel, bytes: launch.groups as u64, limit: self.groups * self.groups });
+        }
+        let count = (launch.samples as u64).div_ceil(most) as usize;
+        let each = launch.samples.div_ceil(count);
+        Ok((0..count).map(|i| i * each..((i + 1) * each).min(launch.samples)).filter(|r| !r.is_empty()).collect())
+    }
+
+    /// Workgroups along x and y; kernels do nothing in those beyond the last with work.
+    fn dispatch(&self, launch: &Launch, part: &Range<usize>) -> [u32; 2] {
+        let groups = (part.len() * launch.groups) as u64;
+        let x = groups.min(self.groups);
+        [x as u32, groups.div_ceil(x) as u32]
+    }
+}
+
+/// The piece of a buffer that a dispatch binds, and where in it the data begins.
+struct Window {
+    start: u64,
+    size: u64,
+    base: u64,
+}
+
+impl Window {
+    fn of(operand: &Operand, part: &Range<usize>, alignment: u64) -> Self {
+        let begin = operand.offset + part.start as u64 * operand.per_sample;
+        let length = if operand.per_sample == 0 { operand.size } else { part.len() as u64 * operand.per_sample };
+        let start = begin - begin % alignment;
+        let base = begin - start;
+        let size = (base + length).next_multiple_of(4).max(4).min(operand.buffer.size() - start);
+        Self { start, size, base }
+    }
+}
+
+static SHARED: Mutex<Vec<(WgpuDevice, Arc<Gpu>)>> = Mutex::new(Vec::new());
+
+/// Lets kernels run on the device and queue of `setup` for burn's tensors on `device`.
+pub fn share(device: &WgpuDevice, setup: &WgpuSetup) {
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if shared.iter().all(|(known, _)| known != device) {
+        shared.push((device.clone(), Arc::new(Gpu::new(setup.device.clone(), setup.queue.clone()))));
+    }
+}
+
+/// The shared device under burn's `device`, if there is one.
+pub fn shared(device: &WgpuDevice) -> Option<Arc<Gpu>> {
+    let shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    shared.iter().find(|(known, _)| known == device).map(|(_, gpu)| gpu.clone())
+}

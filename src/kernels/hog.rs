@@ -1,0 +1,47 @@
+//! Host side of `shaders/hog.wgsl`: its bindings, its constants and how many workgroups it takes. The CPU twin is
+//! [`reference::hog`](super::reference::hog).
+
+use super::gpu::{Constants, Gpu, GpuError, Kernel, Launch, Operand};
+use super::reference::hog::{Layout, window};
+
+/// Pixels `[B, H, W, C]` as bytes, window weights, result `[B, values]`.
+pub static HOG: Kernel = Kernel { name: "hog", source: include_str!("../../shaders/hog.wgsl"), entry: "hog", buffers: 3 };
+
+/// Threads of a workgroup, as in the shader.
+const LANES: usize = 192;
+
+/// Cells that a workgroup makes: as many as have a lane for each of their columns.
+fn run(layout: &Layout) -> usize {
+    (LANES / (layout.cell * layout.channels)).max(1)
+}
+
+/// The shader's constants for a geometry; `patch` is the side of the patches whose values stand together, 0 for plain cells.
+pub fn constants(layout: &Layout, patch: usize) -> Constants {
+    vec![
+        ("CELL", layout.cell as u32),
+        ("CHANNELS", layout.channels as u32),
+        ("WINDOW", layout.window as u32),
+        ("PATCH_CELLS", (patch / layout.cell) as u32),
+        ("RUN", run(layout) as u32),
+    ]
+}
+
+/// The window's weights as the shader reads them; one unused value where there is no window.
+pub fn weights(layout: &Layout) -> Vec<f32> {
+    if layout.window > 0 { window(layout.window) } else { vec![1.0] }
+}
+
+/// Computes the HOG of `samples` pictures. `pixels` holds `[H, W, C]` bytes for each, `result` what
+/// [`Layout::values`] says, both without gaps.
+pub fn launch(gpu: &Gpu, layout: &Layout, patch: usize, samples: usize, [pixels, weights, result]: [Operand; 3]) -> Result<(), GpuError> {
+    let runs = layout.cells_x().div_ceil(run(layout));
+    let sizes = [layout.width, layout.height, layout.cells_x(), layout.cells_y(), runs, layout.values(patch)];
+    gpu.run(&Launch {
+        kernel: &HOG,
+        constants: constants(layout, patch),
+        operands: &[pixels, weights, result],
+        samples,
+        groups: runs * layout.cells_y(),
+        params: &sizes.map(|v| v as u32),
+    })
+}

@@ -1,0 +1,51 @@
+//! Host side of `shaders/patch_gather.wgsl`: rows of `[B, N, D]` by index, and the way back. The CPU twin is
+//! [`reference::patch_gather`](super::reference::patch_gather).
+
+use super::gpu::{Constants, Gpu, GpuError, Kernel, Launch, Operand};
+use super::reference::patch_gather::Rows;
+
+const SOURCE: &str = include_str!("../../shaders/patch_gather.wgsl");
+
+/// Source `[B, N, D]`, index `[B, K]`, result `[B, K, D]`.
+pub static GATHER: Kernel = Kernel { name: "patch_gather", source: SOURCE, entry: "gather", buffers: 3 };
+/// Source `[B, K, D]`, index `[B, K]`, result `[B, N, D]`.
+pub static SCATTER: Kernel = Kernel { name: "patch_gather", source: SOURCE, entry: "scatter", buffers: 3 };
+
+/// Rows that a scatter can take from each sample: the bits in the shader's workgroup memory.
+pub const MOST_KEPT: usize = 65_536;
+
+/// The shader's constant: whether words hold two f16.
+pub fn constants(halves: bool) -> Constants {
+    vec![("HALVES", u32::from(halves))]
+}
+
+fn params(rows: &Rows, words: usize) -> [u32; 3] {
+    [rows.rows, rows.kept, words].map(|v| v as u32)
+}
+
+/// Rows of `words` 32-bit words each.
+pub fn gather(gpu: &Gpu, rows: &Rows, words: usize, operands: [Operand; 3]) -> Result<(), GpuError> {
+    let params = params(rows, words);
+    // Copies words, whatever is in them.
+    gpu.run(&Launch {
+        kernel: &GATHER,
+        constants: constants(false),
+        operands: &operands,
+        samples: rows.samples,
+        groups: rows.kept,
+        params: &params,
+    })
+}
+
+/// Sums rows of f32, or of f16 in pairs if `halves`, in the order of the index list. At most [`MOST_KEPT`] rows a sample.
+pub fn scatter(gpu: &Gpu, rows: &Rows, words: usize, halves: bool, operands: [Operand; 3]) -> Result<(), GpuError> {
+    let params = params(rows, words);
+    gpu.run(&Launch {
+        kernel: &SCATTER,
+        constants: constants(halves),
+        operands: &operands,
+        samples: rows.samples,
+        groups: rows.rows,
+        params: &params,
+    })
+}

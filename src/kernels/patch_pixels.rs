@@ -1,0 +1,26 @@
+//! Host side of `shaders/patch_pixels.wgsl`: normalised patches of 8-bit pictures by index. The CPU twin is
+//! [`reference::patch_pixels`](super::reference::patch_pixels).
+
+use super::gpu::{Constants, Gpu, GpuError, Kernel, Launch, Operand};
+use super::reference::patch_pixels::Patches;
+
+/// Pixels `[B, H, W, C]` as bytes, scales `[B, 2, C]`, index `[B, K]`, result `[B, K, P * P * C]`.
+pub static PATCH_PIXELS: Kernel =
+    Kernel { name: "patch_pixels", source: include_str!("../../shaders/patch_pixels.wgsl"), entry: "patch_pixels", buffers: 4 };
+
+pub fn constants(channels: usize) -> Constants {
+    vec![("CHANNELS", channels as u32)]
+}
+
+/// Makes `kept` patches of each of `samples` pictures.
+pub fn launch(gpu: &Gpu, patches: &Patches, samples: usize, kept: usize, operands: [Operand; 4]) -> Result<(), GpuError> {
+    let sizes = [patches.width, patches.height, patches.side, kept];
+    gpu.run(&Launch {
+        kernel: &PATCH_PIXELS,
+        constants: constants(patches.channels),
+        operands: &operands,
+        samples,
+        groups: kept,
+        params: &sizes.map(|v| v as u32),
+    })
+}

@@ -1,0 +1,144 @@
+//! Checks our shaders as every driver will see them: valid under naga's full rules without any optional feature, within WebGPU's default
+//! limits, and translatable to the language of each graphics API. Needs no GPU, so a Linux machine checks what Metal and DX12 get.
+
+use super::gpu::{Constants, Kernel};
+use super::reference::hog::Layout;
+use super::{hog, patch_gather, patch_pixels};
+use naga::back::{glsl, hlsl, msl, pipeline_constants::process_overrides, spv};
+use naga::proc::{BoundsCheckPolicies, Layouter};
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::{AddressSpace, ShaderStage};
+
+/// An entry point with values for its constants.
+#[derive(Debug)]
+pub struct Variant {
+    pub kernel: &'static Kernel,
+    pub constants: Constants,
+}
+
+/// What a shader becomes.
+#[derive(Debug)]
+pub struct Translated {
+    /// Vulkan: length of the SPIR-V in words.
+    pub spirv_words: usize,
+    /// Metal.
+    pub msl: String,
+    /// DX12.
+    pub hlsl: String,
+    /// OpenGL ES 3.1.
+    pub glsl: String,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+}
+
+/// Every kernel in every combination of constants that the presets, `moue hog` and the tests use.
+pub fn variants() -> Vec<Variant> {
+    let mut all = Vec::new();
+    for (channels, cell, window) in
+        [1, 3].into_iter().flat_map(|c| [1, 4, 5, 8, 16, 80].into_iter().flat_map(move |s| [0, 16].map(|w| (c, s, w))))
+    {
+        let layout = Layout { width: 224, height: 224, channels, cell, window };
+        for patch in [0, cell, 2 * cell] {
+            all.push(Variant { kernel: &hog::HOG, constants: hog::constants(&layout, patch) });
+        }
+    }
+    all.push(Variant { kernel: &patch_gather::GATHER, constants: patch_gather::constants(false) });
+    all.extend([false, true].map(|halves| Variant { kernel: &patch_gather::SCATTER, constants: patch_gather::constants(halves) }));
+    all.extend([1, 3].map(|channels| Variant { kernel: &patch_pixels::PATCH_PIXELS, constants: patch_pixels::constants(channels) }));
+    all
+}
+
+impl Variant {
+    /// Validates and translates.
+    ///
+    /// # Errors
+    /// What is wrong with the shader, and for which language.
+    pub fn translate(&self) -> Result<Translated, String> {
+        let entry = self.kernel.entry;
+        let told = |what: &'static str| move |e: &dyn std::fmt::Display| format!("shaders/{}.wgsl, {entry}, {what}: {e}", self.kernel.name);
+        let module =
+            naga::front::wgsl::parse_str(self.kernel.source).map_err(|e| told("parsing")(&e.emit_to_string(self.kernel.source)))?;
+        // Core WGSL, although naga counts it as a capability: pack2x16float and unpack2x16float.
+        let validator = || Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32);
+        let info = validator().validate(&module).map_err(|e| told("validation")(&e.emit_to_string(self.kernel.source)))?;
+        let constants = self.constants.iter().map(|&(name, value)| (name.to_string(), f64::from(value))).collect();
+        let stage = (ShaderStage::Compute, entry);
+        let (module, _) = process_overrides(&module, &info, Some(stage), &constants).map_err(|e| told("constants")(&e))?;
+        let info = validator().validate(&module).map_err(|e| told("validation with constants")(&e.into_inner()))?;
+        let workgroup_bytes = self.check_limits(&module)?;
+
+        let stage = (ShaderStage::Compute, entry.to_string());
+        let options = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: entry.to_string() };
+        let spirv = spv::write_vec(&module, &info, &spv::Options::default(), Some(&options)).map_err(|e| told("SPIR-V")(&e))?;
+        let options = msl::Options { lang_version: (2, 1), ..Default::default() };
+        let pipeline = msl::PipelineOptions { entry_point: Some(stage.clone()), ..Default::default() };
+        let (msl, _) = msl::write_string(&module, &info, &options, &pipeline).map_err(|e| told("MSL")(&e))?;
+        let mut hlsl = String::new();
+        let options = hlsl::Options { shader_model: hlsl::ShaderModel::V6_0, ..Default::default() };
+        let pipeline = hlsl::PipelineOptions { entry_point: Some(stage) };
+        hlsl::Writer::new(&mut hlsl, &options, &pipeline).write(&module, &info, None).map_err(|e| told("HLSL")(&e))?;
+        let mut glsl = String::new();
+        let options = glsl::Options::default();
+        let pipeline = glsl::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: entry.to_string(), multiview: None };
+        glsl::Writer::new(&mut glsl, &module, &info, &options, &pipeline, BoundsCheckPolicies::default())
+            .and_then(|mut writer| writer.write())
+            .map_err(|e| told("GLSL")(&e))?;
+        Ok(Translated { spirv_words: spirv.len(), msl, hlsl, glsl, workgroup_bytes })
+    }
+
+    /// WebGPU's default limits: what every adapter grants.
+    fn check_limits(&self, module: &naga::Module) -> Result<u32, String> {
+        let limits = wgpu::Limits::defaults();
+        let mut layouter = Layouter::default();
+        layouter.update(module.to_ctx()).map_err(|e| e.to_string())?;
+        let in_space = |wanted: fn(AddressSpace) -> bool| module.global_variables.iter().filter(move |(_, v)| wanted(v.space));
+        let workgroup: u32 = in_space(|s| s == AddressSpace::WorkGroup).map(|(_, v)| layouter[v.ty].size).sum();
+        let storage = in_space(|s| matches!(s, AddressSpace::Storage { .. })).count();
+        let threads: u32 =
+            module.entry_points.iter().find(|e| e.name == self.kernel.entry).map_or(0, |e| e.workgroup_size.iter().product());
+        for (what, have, most) in [
+            ("bytes of workgroup memory", workgroup, limits.max_compute_workgroup_storage_size),
+            ("storage buffers", storage as u32, limits.max_storage_buffers_per_shader_stage),
+            ("threads in a workgroup", threads, limits.max_compute_invocations_per_workgroup),
+        ] {
+            if have > most {
+                return Err(format!("shaders/{}.wgsl: {have} {what}, WebGPU grants {most}", self.kernel.name));
+            }
+        }
+        if storage != self.kernel.buffers || threads == 0 {
+            return Err(format!("shaders/{}.wgsl: {} buffers are bound, the shader has {storage}", self.kernel.name, self.kernel.buffers));
+        }
+        Ok(workgroup)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variant_is_valid_everywhere() {
+        for variant in variants() {
+            let t = variant.translate().unwrap();
+            assert!(
+                t.spirv_words > 100 && t.msl.contains("kernel void") && t.hlsl.contains("[numthreads(") && t.glsl.contains("void main()")
+            );
+        }
+    }
+
+    #[test]
+    fn what_webgpu_does_not_grant_is_told() {
+        static GREEDY: Kernel = Kernel {
+            name: "greedy",
+            entry: "main",
+            buffers: 1,
+            source: "var<workgroup> a: array<u32, 5000>; @group(0) @binding(1) var<storage, read_write> b: array<u32>;
+                @compute @workgroup_size(64) fn main(@builtin(local_invocation_index) i: u32) { a[i] = b[i]; b[i] = a[0]; }",
+        };
+        let error = Variant { kernel: &GREEDY, constants: Vec::new() }.translate().unwrap_err();
+        assert!(error.contains("20000 bytes of workgroup memory"), "{error}");
+        static WRONG: Kernel =
+            Kernel { name: "wrong", entry: "main", buffers: 0, source: "@compute @workgroup_size(1) fn main() { let x: u32 = 1.5; }" };
+        assert!(Variant { kernel: &WRONG, constants: Vec::new() }.translate().unwrap_err().contains("shaders/wrong.wgsl"));
+    }
+}

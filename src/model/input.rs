@@ -1,0 +1,101 @@
+//! How faces become a network's input: 8-bit crops go to the device as they are, one upload for a batch, and become normalised patches
+//! (and HOG targets) there.
+
+use crate::config::{Normalize, Settings};
+use crate::dataset::Pixels;
+use crate::kernels;
+use crate::transform::augment::fit;
+use crate::transform::normalize::scales;
+use burn::prelude::*;
+
+/// The input that settings describe.
+#[derive(Clone, Copy, Debug)]
+pub struct Input {
+    pub side: usize,
+    pub channels: usize,
+    pub patch: usize,
+    normalize: Normalize,
+}
+
+/// Crops on the host, ready to upload: bytes `[B, H, W, C]`, and each one's scales and shifts `[B, 2, C]`.
+#[derive(Clone, Debug, Default)]
+pub struct Crops {
+    pixels: Vec<u8>,
+    scales: Vec<f32>,
+    count: usize,
+}
+
+/// Crops on the device.
+pub struct Faces {
+    /// `[B, H, W, C]` of u8
+    pixels: Tensor<4, Int>,
+    /// `[B, 2, C]`
+    scales: Tensor<3>,
+    patch: usize,
+}
+
+impl Input {
+    pub fn of(s: &Settings) -> Self {
+        Self { side: s.data.size, channels: s.data.channels, patch: s.vit.patch, normalize: s.data.normalize }
+    }
+
+    /// Patches of a face, N.
+    pub fn patches(&self) -> usize {
+        (self.side / self.patch).pow(2)
+    }
+
+    /// Adds a crop of `side` x `side` pixels with `channels` channels.
+    pub fn push(&self, crops: &mut Crops, crop: &Pixels) {
+        debug_assert_eq!((crop.width, crop.height, crop.channels), (self.side, self.side, self.channels));
+        crops.pixels.extend_from_slice(&crop.data);
+        crops.scales.extend(scales(crop, self.normalize));
+        crops.count += 1;
+    }
+
+    /// Whole faces, as evaluation sees them.
+    pub fn whole(&self, faces: impl IntoIterator<Item = Pixels>) -> Crops {
+        let mut crops = Crops::default();
+        faces.into_iter().for_each(|face| self.push(&mut crops, &fit(&face, self.side, self.channels)));
+        crops
+    }
+
+    pub fn upload(&self, crops: &Crops, device: &Device) -> Faces {
+        let shape = [crops.count, self.side, self.side, self.channels];
+        let scales = TensorData::new(crops.scales.clone(), [crops.count, 2, self.channels]);
+        Faces {
+            pixels: kernels::upload_pixels(crops.pixels.clone(), shape, device),
+            scales: Tensor::from_data(scales, device),
+            patch: self.patch,
+        }
+    }
+}
+
+impl Crops {
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl Faces {
+    /// Normalised patches that `index` `[B, K]` names, `[B, K, P * P * C]`.
+    pub fn visible(&self, index: Tensor<2, Int>) -> Tensor<3> {
+        kernels::patch_pixels(self.pixels.clone(), self.scales.clone(), index, self.patch).expect("crops are what `Input` made them")
+    }
+
+    /// All normalised patches, `[B, N, P * P * C]`.
+    pub fn patches(&self) -> Tensor<3> {
+        let [b, h, w, _] = self.pixels.dims();
+        let n = (h / self.patch) * (w / self.patch);
+        let every = (0..b).flat_map(|_| 0..n as i32).collect();
+        self.visible(kernels::upload_index(every, [b, n], &self.pixels.device()))
+    }
+
+    /// HOG of every patch, `[B, N, C * 9 * (P / cell)^2]`.
+    pub fn hog(&self, cell: usize, window: usize) -> Tensor<3> {
+        kernels::hog_tokens(self.pixels.clone(), cell, window, self.patch).expect("settings are valid")
+    }
+}

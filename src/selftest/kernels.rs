@@ -1,0 +1,250 @@
+//! Checks of single kernels: golden vectors, CPU twins, gradients by finite differences.
+
+use super::{Finding, Golden, largest_difference, rate};
+use crate::engine::read_values;
+use crate::kernels::reference;
+use crate::kernels::reference::hog::Layout;
+use crate::kernels::reference::patch_gather::Rows;
+use crate::kernels::translate::variants;
+use crate::kernels::{gather_rows, hog_cells, hog_tokens, patch_pixels, scatter_rows, upload_index, upload_pixels};
+use crate::random::{RngExt, Streams, normal};
+use anyhow::Result;
+use burn::prelude::*;
+use burn::tensor::DType;
+use half::f16;
+
+/// Integer input decides every bin, so only sums and roots may differ (METHOD 5).
+const HOG_BOUND: f64 = 2e-6;
+/// Batch and side of the pictures that rates are measured with.
+const RATE: (usize, usize) = (8, 224);
+
+pub fn translation(_: &Device) -> Result<Finding> {
+    for variant in variants() {
+        variant.translate().map_err(anyhow::Error::msg)?;
+    }
+    Ok(Finding::new(0.0, 0.0))
+}
+
+fn floats<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+fn noise(name: &str, n: usize) -> Vec<u8> {
+    let mut rng = Streams::new(0).at(name, &[n as u64]);
+    (0..n).map(|_| rng.random()).collect()
+}
+
+fn normals(name: &str, n: usize) -> Vec<f32> {
+    let mut rng = Streams::new(0).at(name, &[n as u64]);
+    (0..n).map(|_| normal(&mut rng)).collect()
+}
+
+fn picture(pixels: Vec<u8>, [height, width, channels]: [usize; 3], device: &Device) -> Tensor<4, Int> {
+    let samples = pixels.len() / (height * width * channels);
+    upload_pixels(pixels, [samples, height, width, channels], device)
+}
+
+pub fn hog_golden(device: &Device) -> Result<Finding> {
+    let golden = Golden::hog()?;
+    let mut worst = 0.0f64;
+    for stem in golden.stems(".input_u8") {
+        let (pixels, sides) = golden.picture(&format!("{stem}.input_u8"))?;
+        for window in [0, 16] {
+            let cells = hog_cells(picture(pixels.clone(), sides, device), 8, window)?;
+            worst = worst.max(largest_difference(&read_values(cells)?, &golden.floats(&format!("{stem}.cells.w{window}"))?));
+        }
+        let tokens = format!("{stem}.tokens.w0");
+        if golden.has(&tokens) {
+            let ours = hog_tokens(picture(pixels, sides, device), 8, 0, 16)?;
+            worst = worst.max(largest_difference(&read_values(ours)?, &golden.floats(&tokens)?));
+        }
+    }
+    let (b, side) = RATE;
+    let layout = Layout { width: side, height: side, channels: 3, cell: 8, window: 0 };
+    let pixels = picture(noise("rate", b * layout.bytes()), [side, side, 3], device);
+    let bytes = b * (layout.bytes() + 4 * layout.values(16));
+    let rate = rate(device, bytes, || Ok(hog_tokens(pixels.clone(), 8, 0, 16)?))?;
+    Ok(Finding { bytes_per_second: Some(rate), ..Finding::new(worst, HOG_BOUND) })
+}
+
+pub fn hog_twin(device: &Device) -> Result<Finding> {
+    let mut worst = 0.0f64;
+    // Height, width, channels, cell, window, patch: ragged sides, cells that fill a workgroup once and more than once, single pixels.
+    let cases = [
+        (37, 53, 3, 8, 0, 16),
+        (48, 48, 1, 4, 0, 8),
+        (33, 70, 1, 5, 16, 10),
+        (160, 161, 3, 80, 0, 80),
+        (200, 200, 1, 200, 16, 200),
+        (3, 5, 3, 1, 0, 2),
+        (2, 1, 1, 1, 0, 1),
+        (96, 208, 3, 16, 16, 16),
+    ];
+    for (height, width, channels, cell, window, patch) in cases {
+        let layout = Layout { width, height, channels, cell, window };
+        let pixels = noise("twin", 3 * layout.bytes());
+        let on_device = || picture(pixels.clone(), [height, width, channels], device);
+        let cells = read_values(hog_cells(on_device(), cell, window)?)?;
+        worst = worst.max(largest_difference(&cells, &reference::hog::batch(&pixels, layout, 0)));
+        let tokens = read_values(hog_tokens(on_device(), cell, window, patch)?)?;
+        worst = worst.max(largest_difference(&tokens, &reference::hog::batch(&pixels, layout, patch)));
+    }
+    Ok(Finding::new(worst, HOG_BOUND))
+}
+
+pub fn hog_repeats(device: &Device) -> Result<Finding> {
+    let pixels = noise("repeats", 4 * 64 * 64 * 3);
+    let once = || read_values(hog_tokens(picture(pixels.clone(), [64, 64, 3], device), 8, 16, 16)?);
+    let first = once()?;
+    let mut changed = 0;
+    for _ in 0..3 {
+        changed += once()?.iter().zip(&first).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+    }
+    Ok(Finding::new(changed as f64, 0.0))
+}
+
+pub fn pixels_golden(device: &Device) -> Result<Finding> {
+    let golden = Golden::patch_pixels()?;
+    let mut worst = 0.0f64;
+    for stem in golden.stems(".pixels") {
+        let name = |part: &str| format!("{stem}.{part}");
+        let pixels = upload_pixels(golden.bytes(&name("pixels"))?, golden.shape(&name("pixels"))?, device);
+        let scales = floats(golden.floats(&name("scales"))?, golden.shape(&name("scales"))?, device);
+        let index = upload_index(golden.ints(&name("index"))?, golden.shape(&name("index"))?, device);
+        let ours = read_values(patch_pixels(pixels, scales, index, golden.ints(&name("side"))?[0] as usize)?)?;
+        // Values go up to 255 times a few units of scale; one rounding of product and sum each.
+        let reference = golden.floats(&name("patches"))?;
+        let largest = reference.iter().fold(1.0f32, |m, v| m.max(v.abs()));
+        worst = worst.max(largest_difference(&ours, &reference) / f64::from(largest));
+    }
+    let (b, side) = RATE;
+    let pixels = picture(noise("rate", b * side * side * 3), [side, side, 3], device);
+    let scales = floats(normals("scales", b * 6), [b, 2, 3], device);
+    let kept = (side / 16usize).pow(2);
+    let index = upload_index((0..b).flat_map(|_| 0..kept as i32).collect(), [b, kept], device);
+    let rate = rate(device, b * side * side * 3 * 5, || Ok(patch_pixels(pixels.clone(), scales.clone(), index.clone(), 16)?))?;
+    Ok(Finding { bytes_per_second: Some(rate), ..Finding::new(worst, 1e-6) })
+}
+
+/// Bits of every value of a tensor of either float type.
+fn read_bits(x: Tensor<3>) -> Result<Vec<u32>> {
+    let data = x.try_into_data().map_err(|e| anyhow::anyhow!("reading from the device: {e:?}"))?;
+    Ok(match data.dtype() {
+        DType::F16 => data.try_to_vec::<f16>().map_err(|e| anyhow::anyhow!("{e:?}"))?.iter().map(|v| u32::from(v.to_bits())).collect(),
+        _ => data.try_to_vec::<f32>().map_err(|e| anyhow::anyhow!("{e:?}"))?.iter().map(|v| v.to_bits()).collect(),
+    })
+}
+
+/// A golden tensor on the device in its own type.
+fn golden_tensor(golden: &Golden, name: &str, halves: bool, device: &Device) -> Result<Tensor<3>> {
+    let shape = golden.shape::<3>(name)?;
+    Ok(match halves {
+        true => Tensor::from_data(TensorData::new(golden.halves(name)?, shape), (device, DType::F16)),
+        false => floats(golden.floats(name)?, shape, device),
+    })
+}
+
+pub fn gather_golden(device: &Device) -> Result<Finding> {
+    let golden = Golden::patch_gather()?;
+    let mut differing = 0;
+    for (stem, label) in golden.stems(".index").iter().flat_map(|s| ["f32", "f16"].map(|l| (s.clone(), l))) {
+        let halves = label == "f16";
+        let index = format!("{stem}.index");
+        let list = upload_index(golden.ints(&index)?, golden.shape(&index)?, device);
+        let ours = read_bits(gather_rows(golden_tensor(&golden, &format!("{stem}.{label}.x"), halves, device)?, list)?)?;
+        let expected = format!("{stem}.{label}.gathered");
+        let expected: Vec<u32> = match halves {
+            true => golden.halves(&expected)?.iter().map(|v| u32::from(v.to_bits())).collect(),
+            false => golden.floats(&expected)?.iter().map(|v| v.to_bits()).collect(),
+        };
+        differing += if ours.len() == expected.len() { ours.iter().zip(&expected).filter(|(a, b)| a != b).count() } else { expected.len() };
+    }
+    let (b, n, d, k) = (RATE.0, 196, 768, 78);
+    let x = floats(normals("rate", b * n * d), [b, n, d], device);
+    let list = upload_index((0..b * k).map(|i| (i * 7 % n) as i32).collect(), [b, k], device);
+    let rate = rate(device, 2 * 4 * b * k * d, || Ok(gather_rows(x.clone(), list.clone())?))?;
+    Ok(Finding { bytes_per_second: Some(rate), ..Finding::new(f64::from(differing as u32), 0.0) })
+}
+
+pub fn scatter_golden(device: &Device) -> Result<Finding> {
+    let golden = Golden::patch_gather()?;
+    let mut worst = 0.0f64;
+    for (stem, label) in golden.stems(".index").iter().flat_map(|s| ["f32", "f16"].map(|l| (s.clone(), l))) {
+        let name = |part: &str| format!("{stem}.{label}.{part}");
+        let index = format!("{stem}.index");
+        let list = upload_index(golden.ints(&index)?, golden.shape(&index)?, device);
+        let rows = golden.shape::<3>(&name("x"))?[1];
+        let ours = read_values(scatter_rows(golden_tensor(&golden, &name("g"), label == "f16", device)?, list, rows)?)?;
+        // In units of the last place of sums up to 16.
+        let unit = if label == "f16" { 16.0 * 2f64.powi(-11) } else { 16.0 * 2f64.powi(-24) };
+        worst = worst.max(largest_difference(&ours, &golden.floats(&name("scattered"))?) / unit);
+    }
+    let (b, n, d, k) = (RATE.0, 196, 768, 78);
+    let x = floats(normals("rate", b * k * d), [b, k, d], device);
+    let list = upload_index((0..b * k).map(|i| (i * 7 % n) as i32).collect(), [b, k], device);
+    let rate = rate(device, 4 * b * (k + n) * d, || Ok(scatter_rows(x.clone(), list.clone(), n)?))?;
+    Ok(Finding { bytes_per_second: Some(rate), ..Finding::new(worst, 2.0) })
+}
+
+/// Distance of two floats in units of the last place.
+fn ulps(a: f32, b: f32) -> f64 {
+    let ordered = |v: f32| if v.to_bits() >> 31 == 0 { i64::from(v.to_bits()) } else { -i64::from(v.to_bits() & 0x7fff_ffff) };
+    if a.is_finite() && b.is_finite() { (ordered(a) - ordered(b)).abs() as f64 } else { f64::INFINITY }
+}
+
+pub fn scatter_twin(device: &Device) -> Result<Finding> {
+    let rows = Rows { samples: 3, rows: 11, kept: 90, width: 10 };
+    let values = normals("twin", rows.samples * rows.kept * rows.width);
+    let list: Vec<i32> = (0..rows.samples * rows.kept).map(|i| (i * i % 13) as i32 - 1).collect();
+    let expected = reference::patch_gather::scatter(&values, &list, &rows, |v| v, |v| v);
+    let x = floats(values, [rows.samples, rows.kept, rows.width], device);
+    let ours = read_values(scatter_rows(x, upload_index(list, [rows.samples, rows.kept], device), rows.rows)?)?;
+    let worst = if ours.len() == expected.len() {
+        ours.iter().zip(&expected).map(|(a, b)| ulps(*a, *b)).fold(0.0, f64::max)
+    } else {
+        f64::INFINITY
+    };
+    Ok(Finding::new(worst, 1.0))
+}
+
+/// The gradient of `sum(w * f(x)^2)` beside central differences, which are exact for it up to rounding.
+fn gradient(device: &Device, x: Vec<f32>, shape: [usize; 3], f: impl Fn(Tensor<3>) -> Result<Tensor<3>>) -> Result<Finding> {
+    let training = device.clone().autodiff();
+    let loss = |x: Tensor<3>| -> Result<Tensor<1>> {
+        let y = f(x)?;
+        let w = floats(normals("weights", y.dims().iter().product()), y.dims(), &y.device());
+        Ok((y.square() * w).sum())
+    };
+    let input = floats(x.clone(), shape, &training).require_grad();
+    let gradients = loss(input.clone())?.backward();
+    let gradient = read_values(input.grad(&gradients).ok_or_else(|| anyhow::anyhow!("there is no gradient"))?)?;
+    let mut worst = 0.0f64;
+    let step = 0.25f32;
+    for i in (0..x.len()).step_by(x.len().div_ceil(12)) {
+        let moved = |by: f32| -> Result<f64> {
+            let mut x = x.clone();
+            x[i] += by;
+            Ok(f64::from(read_values(loss(floats(x, shape, device))?)?[0]))
+        };
+        let numeric = (moved(step)? - moved(-step)?) / f64::from(2.0 * step);
+        let error = (f64::from(gradient[i]) - numeric).abs();
+        worst = worst.max(if error.is_finite() { error } else { f64::INFINITY });
+    }
+    Ok(Finding::new(worst, 2e-3))
+}
+
+pub fn gather_gradient(device: &Device) -> Result<Finding> {
+    let list: Vec<i32> = vec![3, 1, 3, 0, 4, -1, 2, 2, 2, 6];
+    gradient(device, normals("x", 2 * 5 * 6), [2, 5, 6], |x| {
+        let index = upload_index(list.clone(), [2, 5], &x.device());
+        Ok(gather_rows(x, index)?)
+    })
+}
+
+pub fn scatter_gradient(device: &Device) -> Result<Finding> {
+    let list: Vec<i32> = vec![3, 1, 3, 0, 4, -1, 2, 2, 2, 6];
+    gradient(device, normals("x", 2 * 5 * 6), [2, 5, 6], |x| {
+        let index = upload_index(list.clone(), [2, 5], &x.device());
+        Ok(scatter_rows(x, index, 5)?)
+    })
+}

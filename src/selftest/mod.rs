@@ -1,0 +1,125 @@
+//! Does this device compute what it should? Every golden vector and every gradient of our kernels, and one training step of each kind beside
+//! the CPU: what `moue selftest` prints and what a bug report needs.
+//!
+//! A check gives the largest error it saw and the bound for it; results or references that are not finite have an infinite error, and a
+//! panic of the driver fails its row instead of the whole table.
+
+mod golden;
+mod kernels;
+mod step;
+
+use crate::engine::read_values;
+use anyhow::Result;
+use burn::prelude::*;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+pub use golden::Golden;
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// Largest error, in the unit of `bound`.
+    pub error: f64,
+    pub bound: f64,
+    /// Bytes read and written per second, for kernels.
+    pub bytes_per_second: Option<f64>,
+}
+
+/// A row of the table.
+#[derive(Debug)]
+pub struct Row {
+    pub check: &'static str,
+    pub result: Result<Finding>,
+}
+
+impl Row {
+    pub fn passed(&self) -> bool {
+        self.result.as_ref().is_ok_and(|f| f.error <= f.bound)
+    }
+}
+
+impl Finding {
+    fn new(error: f64, bound: f64) -> Self {
+        Self { error, bound, bytes_per_second: None }
+    }
+}
+
+type Check = fn(&Device) -> Result<Finding>;
+
+const CHECKS: &[(&str, Check)] = &[
+    ("shaders translate to every API", kernels::translation),
+    ("hog: golden vectors", kernels::hog_golden),
+    ("hog: odd sizes, as the CPU twin", kernels::hog_twin),
+    ("hog: the same bits again", kernels::hog_repeats),
+    ("patch_pixels: golden vectors", kernels::pixels_golden),
+    ("patch_gather: golden vectors, f32 and f16", kernels::gather_golden),
+    ("patch_gather: scatter, golden vectors", kernels::scatter_golden),
+    ("patch_gather: scatter, ulps to the CPU twin", kernels::scatter_twin),
+    ("patch_gather: gradient, finite differences", kernels::gather_gradient),
+    ("patch_gather: scatter gradient, finite differences", kernels::scatter_gradient),
+    ("pretraining step, as on the CPU", step::pretraining),
+    ("finetuning step, as on the CPU", step::finetuning),
+];
+
+/// Runs all checks on `device`, telling each row as it is done.
+pub fn run(device: &Device, mut tell: impl FnMut(&Row)) -> Vec<Row> {
+    let mut rows = Vec::with_capacity(CHECKS.len());
+    for &(check, work) in CHECKS {
+        let result = catch_unwind(AssertUnwindSafe(|| work(device))).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            Err(anyhow::anyhow!("it panicked: {}", text.unwrap_or("no message")))
+        });
+        let row = Row { check, result };
+        tell(&row);
+        rows.push(row);
+    }
+    rows
+}
+
+/// Largest absolute difference; infinite where lengths differ or anything is not finite.
+pub fn largest_difference(ours: &[f32], reference: &[f32]) -> f64 {
+    if ours.len() != reference.len() || reference.is_empty() {
+        return f64::INFINITY;
+    }
+    let difference = |(a, b): (&f32, &f32)| if a.is_finite() && b.is_finite() { f64::from(a - b).abs() } else { f64::INFINITY };
+    ours.iter().zip(reference).map(difference).fold(0.0, f64::max)
+}
+
+/// Bytes per second of `work`, which moves `bytes` and returns what keeps its result alive.
+fn rate<const D: usize>(device: &Device, bytes: usize, work: impl Fn() -> Result<Tensor<D>>) -> Result<f64> {
+    // A single value tells that all before it is done.
+    let finish = |out: Tensor<D>| read_values(out.slice([const { 0..1 }; D]));
+    finish(work()?)?;
+    let (began, mut best, mut rounds) = (Instant::now(), Duration::MAX, 0);
+    while rounds < 3 || (began.elapsed() < Duration::from_millis(200) && rounds < 100) {
+        device.sync().map_err(|e| anyhow::anyhow!("waiting for the device: {e:?}"))?;
+        let start = Instant::now();
+        finish(work()?)?;
+        best = best.min(start.elapsed());
+        rounds += 1;
+    }
+    Ok(bytes as f64 / best.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_unequal_or_infinite_passes() {
+        assert_eq!(largest_difference(&[1.0, 2.5], &[1.0, 2.0]), 0.5);
+        for (ours, reference) in [(vec![f32::NAN], vec![1.0]), (vec![1.0], vec![f32::NAN]), (vec![1.0], vec![]), (vec![], vec![])] {
+            assert_eq!(largest_difference(&ours, &reference), f64::INFINITY);
+        }
+    }
+
+    #[test]
+    fn the_cpu_passes_and_a_panic_is_a_failed_row() {
+        let rows = run(&Device::flex(), |_| {});
+        let failed: Vec<&Row> = rows.iter().filter(|r| !r.passed()).collect();
+        assert!(failed.is_empty(), "{failed:?}");
+        let row = Row { check: "", result: Ok(Finding::new(f64::NAN, 1.0)) };
+        assert!(!row.passed());
+    }
+}

@@ -1,0 +1,105 @@
+//! One training step of each kind on the device and on the CPU: the same initial values and faces, so the same loss and gradients.
+
+use super::Finding;
+use crate::config::{Activation, Settings};
+use crate::dataset::Pixels;
+use crate::engine::read_values;
+use crate::finetune::loss::{confidence_cross_entropy, uniformity};
+use crate::model::init::Init;
+use crate::model::{Classifier, Crops, Input, MaskedVit, Noise, Vit};
+use crate::random::{RngExt, Streams};
+use anyhow::{Context, Result};
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::prelude::*;
+
+const FACES: usize = 4;
+const CLASSES: usize = 8;
+/// Relative to the largest gradient of the parameter; f32 sums in another order stay far below.
+const BOUND: f64 = 1e-3;
+
+fn tiny() -> Settings {
+    let mut s = Settings::default();
+    (s.data.size, s.data.channels) = (32, 1);
+    (s.vit.patch, s.vit.dim, s.vit.depth, s.vit.heads) = (8, 32, 2, 2);
+    // burn's GELU has the gradient of the tanh form on a GPU and the exact one on the CPU.
+    s.vit.activation = Activation::Relu;
+    (s.decoder.heads, s.decoder.layers) = (2, 1);
+    s.hog.cell = 4;
+    s
+}
+
+fn faces(s: &Settings) -> (Input, Crops) {
+    let input = Input::of(s);
+    let mut rng = Streams::new(0).at("selftest/faces", &[]);
+    let mut picture = || Pixels::new(s.data.size, s.data.size, 1, (0..s.data.size.pow(2)).map(|_| rng.random()).collect());
+    (input, input.whole((0..FACES).map(|_| picture()).collect::<Vec<_>>()))
+}
+
+struct Gradients {
+    all: GradientsParams,
+    read: Vec<Result<Vec<f32>>>,
+}
+
+impl ModuleVisitor for Gradients {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.all.get::<D>(param.id) {
+            self.read.push(read_values(gradient));
+        }
+    }
+}
+
+/// The loss, then every parameter's gradient.
+fn backward<M: Module>(model: &M, loss: Tensor<1>) -> Result<Vec<Vec<f32>>> {
+    let value = read_values(loss.clone().inner())?;
+    let mut gradients = Gradients { all: GradientsParams::from_grads(loss.backward(), model), read: Vec::new() };
+    model.visit(&mut gradients);
+    let mut all = vec![value];
+    for gradient in gradients.read {
+        all.push(gradient?);
+    }
+    Ok(all)
+}
+
+fn compare(device: &Device, step: fn(&Device) -> Result<Vec<Vec<f32>>>) -> Result<Finding> {
+    let expected = step(&Device::flex())?;
+    let ours = step(device)?;
+    let mut worst = if ours.len() == expected.len() { 0.0 } else { f64::INFINITY };
+    for (ours, expected) in ours.iter().zip(&expected) {
+        let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        // A gradient that is nothing but rounding has no relative error.
+        let scale = f64::from(largest).max(1e-6);
+        worst = f64::max(worst, super::largest_difference(ours, expected) / scale);
+    }
+    Ok(Finding::new(worst, BOUND))
+}
+
+pub fn pretraining(device: &Device) -> Result<Finding> {
+    compare(device, |device| {
+        let (s, device) = (tiny(), device.clone().autodiff());
+        let model = MaskedVit::new(&Init { streams: Streams::new(1), device: &device }, &s);
+        let (input, crops) = faces(&s);
+        let faces = input.upload(&crops, &device);
+        let hidden = (0..FACES * input.patches()).map(|i| f32::from(u8::from(i % 3 == 0))).collect::<Vec<_>>();
+        let mask = Tensor::<3>::from_data(TensorData::new(hidden, [FACES, input.patches(), 1]), &device);
+        let predicted = model.forward(faces.patches(), mask.clone(), 0.0, &mut Noise::none());
+        let loss = ((predicted - faces.hog(s.hog.cell, s.hog.window)).square() * mask).mean();
+        backward(&model, loss)
+    })
+}
+
+pub fn finetuning(device: &Device) -> Result<Finding> {
+    compare(device, |device| {
+        let (s, device) = (tiny(), device.clone().autodiff());
+        let init = Init { streams: Streams::new(2), device: &device };
+        let model = Classifier::new(&init, Vit::new(&init, &s), CLASSES, &s);
+        let (input, crops) = faces(&s);
+        let logits = model.forward(input.upload(&crops, &device).patches(), 0.0, 0.0, &mut Noise::none());
+        // Two candidates for each face.
+        let targets = (0..FACES * CLASSES).map(|i| if (i % CLASSES) / 2 == i / CLASSES { 0.5 } else { 0.0 }).collect::<Vec<f32>>();
+        let targets = Tensor::from_data(TensorData::new(targets, [FACES, CLASSES]), &device);
+        let queries = model.trainable_queries().context("the decoder has queries")?;
+        let loss = confidence_cross_entropy(logits, targets).mul_scalar(1.0 / FACES as f32);
+        backward(&model, loss + uniformity(queries, &s.uniform).mul_scalar(s.uniform.tau as f32))
+    })
+}

@@ -1,0 +1,250 @@
+//! The kernels on every device there is: the whole selftest, the edges of shapes, WebGPU's default limits; and that each shader has its
+//! siblings.
+//!
+//! Without a Vulkan adapter the GPU tests say so and pass, unless MOUE_NEEDS_VULKAN is set: then they fail. `tests/run` sets it.
+#![cfg(feature = "train")]
+
+use burn::prelude::*;
+use moue::config::DeviceChoice;
+use moue::engine::adapters::{Api, adapters};
+use moue::engine::device::open;
+use moue::engine::read_values;
+use moue::kernels::gpu::{Gpu, GpuError, Operand};
+use moue::kernels::reference;
+use moue::kernels::reference::patch_gather::Rows;
+use moue::kernels::reference::patch_pixels::Patches;
+use moue::kernels::{gather_rows, hog_cells, hog_tokens, patch_pixels, scatter_rows, upload_index, upload_pixels};
+use moue::selftest::{Golden, largest_difference};
+use std::path::Path;
+use std::process::Command;
+use wgpu::util::{BufferInitDescriptor, DeviceExt};
+
+fn vulkan() -> Option<Device> {
+    if adapters().iter().all(|a| a.api != Api::Vulkan) {
+        assert!(std::env::var_os("MOUE_NEEDS_VULKAN").is_none(), "MOUE_NEEDS_VULKAN is set and no Vulkan adapter is there");
+        eprintln!("SKIPPED: no Vulkan adapter; tests/vulkan-driver.sh installs one");
+        return None;
+    }
+    Some(open(DeviceChoice::Vulkan(None)).unwrap().device)
+}
+
+/// The CPU, and Vulkan where it is.
+fn devices() -> Vec<Device> {
+    std::iter::once(Device::flex()).chain(vulkan()).collect()
+}
+
+#[test]
+fn selftest_passes_on_vulkan_and_the_cpu() {
+    for device in ["cpu", "vulkan"] {
+        if device == "vulkan" && vulkan().is_none() {
+            continue;
+        }
+        let out = Command::new(env!("CARGO_BIN_EXE_moue")).args(["selftest", "--device", device]).output().unwrap();
+        let (table, errors) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        eprintln!("{table}");
+        assert!(out.status.success(), "{table}\n{errors}");
+        assert!(table.contains("checks passed") && table.lines().nth(1).is_some_and(|l| l.contains(device) || l.contains("Vulkan")));
+    }
+}
+
+#[test]
+fn selftest_refuses_a_device_that_does_not_exist() {
+    let out = Command::new(env!("CARGO_BIN_EXE_moue")).args(["selftest", "--device", "vulkan:99"]).output().unwrap();
+    assert_eq!(out.status.code(), Some(2));
+}
+
+#[test]
+fn twins_agree_with_the_goldens_and_a_planted_fault_does_not() {
+    let golden = Golden::patch_gather().unwrap();
+    for stem in golden.stems(".index") {
+        let [samples, rows, width] = golden.shape(&format!("{stem}.f32.x")).unwrap();
+        let index = golden.ints(&format!("{stem}.index")).unwrap();
+        let rows = Rows { samples, rows, kept: index.len() / samples, width };
+        let x = golden.floats(&format!("{stem}.f32.x")).unwrap();
+        let gathered = golden.floats(&format!("{stem}.f32.gathered")).unwrap();
+        assert_eq!(reference::patch_gather::gather(&x, &index, &rows), gathered, "{stem}");
+        let g = golden.floats(&format!("{stem}.f32.g")).unwrap();
+        let scattered = golden.floats(&format!("{stem}.f32.scattered")).unwrap();
+        let ours = reference::patch_gather::scatter(&g, &index, &rows, |v| v, |v| v);
+        assert!(largest_difference(&ours, &scattered) <= 2e-6, "{stem}");
+
+        let mut wrong = index.clone();
+        wrong[0] = if wrong[0] == 0 { rows.rows as i32 } else { 0 };
+        assert_ne!(reference::patch_gather::gather(&x, &wrong, &rows), gathered, "{stem}");
+        assert!(largest_difference(&reference::patch_gather::scatter(&g, &wrong, &rows, |v| v, |v| v), &scattered) > 1e-3, "{stem}");
+    }
+    let golden = Golden::patch_pixels().unwrap();
+    for stem in golden.stems(".pixels") {
+        let name = |part: &str| format!("{stem}.{part}");
+        let [_, height, width, channels] = golden.shape(&name("pixels")).unwrap();
+        let side = golden.ints(&name("side")).unwrap()[0] as usize;
+        let patches = Patches { width, height, channels, side };
+        let (mut pixels, scales) = (golden.bytes(&name("pixels")).unwrap(), golden.floats(&name("scales")).unwrap());
+        let (index, expected) = (golden.ints(&name("index")).unwrap(), golden.floats(&name("patches")).unwrap());
+        assert!(
+            largest_difference(&reference::patch_pixels::patch_pixels(&pixels, &scales, &index, &patches), &expected) <= 1e-4,
+            "{stem}"
+        );
+        pixels.iter_mut().for_each(|p| *p ^= 0x40);
+        assert!(largest_difference(&reference::patch_pixels::patch_pixels(&pixels, &scales, &index, &patches), &expected) > 1.0, "{stem}");
+    }
+}
+
+#[test]
+fn nothing_and_everything() {
+    for device in devices() {
+        let pixels = |b: usize| upload_pixels(vec![7; b * 16 * 16], [b, 16, 16, 1], &device);
+        let scales = |b: usize| Tensor::<3>::ones([b, 2, 1], &device);
+        let index = |b: usize, k: usize| upload_index((0..b).flat_map(|_| 0..k as i32).collect(), [b, k], &device);
+        // No sample, one sample; nothing kept, all kept.
+        for (b, k) in [(0, 4), (1, 0), (1, 4), (0, 0)] {
+            let patches = patch_pixels(pixels(b), scales(b), index(b, k), 8).unwrap();
+            assert_eq!(patches.dims(), [b, k, 64]);
+            assert!(read_values(patches).unwrap().iter().all(|v| *v == 8.0));
+            let x = Tensor::<3>::ones([b, 4, 5], &device);
+            let gathered = gather_rows(x, index(b, k)).unwrap();
+            assert_eq!(gathered.dims(), [b, k, 5]);
+            assert!(read_values(gathered.clone()).unwrap().iter().all(|v| *v == 1.0));
+            let scattered = scatter_rows(gathered, index(b, k), 4).unwrap();
+            assert_eq!(scattered.dims(), [b, 4, 5]);
+            assert_eq!(read_values(scattered).unwrap().iter().sum::<f32>(), (b * k * 5) as f32);
+        }
+        assert_eq!(hog_cells(pixels(0), 8, 0).unwrap().dims(), [0, 1, 9, 2, 2]);
+        // Smaller than a cell, or than a patch: no cells, no tokens.
+        assert_eq!(hog_cells(pixels(2), 17, 0).unwrap().dims(), [2, 1, 9, 0, 0]);
+        assert_eq!(hog_tokens(pixels(2), 8, 0, 24).unwrap().dims(), [2, 0, 81]);
+        assert_eq!(patch_pixels(pixels(1), scales(1), index(1, 2), 17).unwrap().dims(), [1, 2, 289]);
+    }
+}
+
+#[test]
+fn gathering_inverts_scattering_through_gradients() {
+    for device in devices() {
+        let device = device.autodiff();
+        let x = Tensor::<3>::from_data(TensorData::new((0..24).map(|v| v as f32).collect::<Vec<_>>(), [2, 4, 3]), &device).require_grad();
+        // Between operations that burn fuses.
+        let y = gather_rows(x.clone() * 2.0 + 1.0, upload_index(vec![3, 0, 1, 1], [2, 2], &device)).unwrap();
+        let gradients = (y.clone() * y).sum().backward();
+        let gradient = read_values(x.grad(&gradients).unwrap()).unwrap();
+        // d/dx of (2x + 1)^2, as often as the row is taken.
+        let times = [1.0, 0.0, 0.0, 1.0, 0.0, 2.0, 0.0, 0.0];
+        let expected: Vec<f32> = (0..24).map(|i| times[i / 3] * 4.0 * (2.0 * i as f32 + 1.0)).collect();
+        assert!(largest_difference(&gradient, &expected) <= 1e-3, "{gradient:?}");
+    }
+}
+
+#[test]
+fn tensors_that_do_not_fit_are_refused() {
+    let device = Device::flex();
+    let pixels = |c: usize| upload_pixels(vec![0; 64 * c], [1, 8, 8, c], &device);
+    let index = |b: usize, k: usize| upload_index(vec![0; b * k], [b, k], &device);
+    let x = || Tensor::<3>::zeros([2, 4, 3], &device);
+    let told = [
+        hog_cells(pixels(2), 4, 0).err(),
+        hog_cells(pixels(1), 0, 0).err(),
+        hog_tokens(pixels(1), 3, 0, 8).err(),
+        hog_cells(pixels(1).cast(burn::tensor::IntDType::I32), 4, 0).err(),
+        patch_pixels(pixels(1), Tensor::zeros([1, 2, 3], &device), index(1, 1), 4).err(),
+        patch_pixels(pixels(1), Tensor::zeros([1, 2, 1], &device), index(2, 1), 4).err(),
+        gather_rows(x(), index(1, 2)).err(),
+        gather_rows(x(), index(2, 2).cast(burn::tensor::IntDType::I64)).err(),
+        scatter_rows(x(), index(2, 3), 9).err(),
+    ];
+    for (i, error) in told.into_iter().enumerate() {
+        assert!(error.is_some_and(|e| !e.to_string().is_empty()), "case {i}");
+    }
+}
+
+/// A device of its own with no more than WebGPU's default limits.
+fn default_limits() -> Option<Gpu> {
+    vulkan()?;
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: wgpu::Backends::VULKAN,
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let adapter = cubecl::future::block_on(instance.enumerate_adapters(wgpu::Backends::VULKAN)).into_iter().next().unwrap();
+    let descriptor = wgpu::DeviceDescriptor { required_limits: wgpu::Limits::defaults(), ..Default::default() };
+    let (device, queue) = cubecl::future::block_on(adapter.request_device(&descriptor)).unwrap();
+    Some(Gpu::new(device, queue))
+}
+
+fn buffer(gpu: &Gpu, contents: &[u8], per_sample: u64) -> Operand {
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+    let buffer = gpu.device().create_buffer_init(&BufferInitDescriptor { label: None, contents, usage });
+    Operand { buffer, offset: 0, size: contents.len() as u64, per_sample }
+}
+
+fn read(gpu: &Gpu, operand: &Operand) -> Vec<u8> {
+    let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+    let copy = gpu.device().create_buffer(&wgpu::BufferDescriptor { label: None, size: operand.size, usage, mapped_at_creation: false });
+    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    encoder.copy_buffer_to_buffer(&operand.buffer, 0, &copy, 0, operand.size);
+    gpu.queue().submit([encoder.finish()]);
+    copy.slice(..).map_async(wgpu::MapMode::Read, |r| r.unwrap());
+    gpu.device().poll(wgpu::PollType::wait_indefinitely()).unwrap();
+    copy.slice(..).get_mapped_range().unwrap().to_vec()
+}
+
+/// 144 MiB where 128 MiB is the most that may be bound.
+#[test]
+fn a_batch_over_the_largest_binding_is_split() {
+    let Some(gpu) = default_limits() else { return };
+    let rows = Rows { samples: 3, rows: 12 << 10, kept: 5, width: 1 << 10 };
+    let per_sample = (4 * rows.rows * rows.width) as u64;
+    assert!(3 * per_sample > gpu.device().limits().max_storage_buffer_binding_size);
+    let x: Vec<u32> = (0..rows.samples * rows.rows * rows.width).map(|i| (i as u32).wrapping_mul(2_654_435_761)).collect();
+    let index: Vec<i32> = (0..15).map(|i| i * 811 % rows.rows as i32).collect();
+    let bytes = |v: &[u32]| v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let source = buffer(&gpu, &bytes(&x), per_sample);
+    let list = buffer(&gpu, &index.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>(), 20);
+    let result = buffer(&gpu, &vec![0xff; 4 * 15 * rows.width], (4 * 5 * rows.width) as u64);
+    moue::kernels::patch_gather::gather(&gpu, &rows, rows.width, [source, list, result.clone()]).unwrap();
+    assert_eq!(read(&gpu, &result), bytes(&reference::patch_gather::gather(&x, &index, &rows)));
+
+    // A single sample over the limit is told, with the kernel and both numbers.
+    let one = Rows { samples: 1, rows: 36 << 10, ..rows };
+    let source = buffer(&gpu, &bytes(&x), 3 * per_sample);
+    let list = buffer(&gpu, &[0; 20], 20);
+    let error = moue::kernels::patch_gather::gather(&gpu, &one, rows.width, [source, list, result]).unwrap_err();
+    assert!(matches!(error, GpuError::TooLarge { kernel: "patch_gather", bytes, limit } if bytes == 3 * per_sample && limit < bytes));
+}
+
+/// Names of what a shader lacks in a tree.
+fn missing_siblings(root: &Path) -> Vec<String> {
+    let mut missing = Vec::new();
+    for entry in std::fs::read_dir(root.join("shaders")).unwrap() {
+        let file = entry.unwrap().file_name().into_string().unwrap();
+        let Some(name) = file.strip_suffix(".wgsl") else { continue };
+        let golden = std::fs::read_dir(root.join("tests/golden")).unwrap();
+        let siblings = [format!("src/kernels/{name}.rs"), format!("src/kernels/reference/{name}.rs"), format!("benches/{name}.rs")];
+        missing.extend(siblings.into_iter().filter(|path| !root.join(path).is_file()));
+        let starts = |e: std::io::Result<std::fs::DirEntry>| e.unwrap().file_name().to_string_lossy().starts_with(&format!("{name}."));
+        if !golden.into_iter().any(starts) {
+            missing.push(format!("tests/golden/{name}.*"));
+        }
+    }
+    missing
+}
+
+#[test]
+fn every_shader_has_its_siblings() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    assert_eq!(missing_siblings(root), Vec::<String>::new());
+    assert!(std::fs::read_dir(root.join("shaders")).unwrap().count() >= 3);
+}
+
+#[test]
+fn a_missing_sibling_is_noticed() {
+    let tree = tempfile::tempdir().unwrap();
+    for folder in ["shaders", "src/kernels/reference", "benches", "tests/golden"] {
+        std::fs::create_dir_all(tree.path().join(folder)).unwrap();
+    }
+    let touch = |path: &str| std::fs::write(tree.path().join(path), "").unwrap();
+    touch("shaders/blur.wgsl");
+    touch("src/kernels/blur.rs");
+    assert_eq!(missing_siblings(tree.path()), ["src/kernels/reference/blur.rs", "benches/blur.rs", "tests/golden/blur.*"]);
+    for path in ["src/kernels/reference/blur.rs", "benches/blur.rs", "tests/golden/blur.safetensors"] {
+        touch(path);
+    }
+    assert!(missing_siblings(tree.path()).is_empty());
+}
