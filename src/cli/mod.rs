@@ -16,6 +16,8 @@ mod evaluate;
 #[cfg(feature = "train")]
 mod finetune;
 #[cfg(feature = "train")]
+mod hog;
+#[cfg(feature = "train")]
 mod predict;
 #[cfg(feature = "train")]
 mod pretrain;
@@ -51,6 +53,8 @@ pub enum Command {
     Evaluate(evaluate::EvaluateArgs),
     #[cfg(feature = "train")]
     Predict(predict::PredictArgs),
+    #[cfg(feature = "train")]
+    Hog(hog::HogArgs),
     Runs(runs::RunsArgs),
     #[cfg(feature = "train")]
     Selftest(selftest::SelftestArgs),
@@ -74,6 +78,8 @@ impl Cli {
             Command::Evaluate(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Predict(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::Hog(args) => args.run(),
             Command::Runs(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Selftest(args) => args.run(),

@@ -1,0 +1,3 @@
+//! Pictures for people, made from plain numbers: slices in, pictures out, no tensors.
+
+pub mod glyphs;
