@@ -199,7 +199,7 @@ fn what_cannot_be_described_is_refused_by_name() {
         (&["nowhere.png"], "nowhere.png"),
         (&["."], "is a folder"),
         (&["face.png", "--cell", "6"], "must divide"),
-        (&["face.png", "--device", "gpu"], "CPU so far"),
+        (&["face.png", "--device", "vulkan:99"], "there is no such adapter"),
         (&["face.png", "--png", "no/such.png"], "there is no folder no"),
         (&["face.png", "--png", "no/such/"], "there is no folder no"),
         (&["face.png", "--png", "low.png/"], "it is a file"),

@@ -7,11 +7,14 @@ use super::output::print;
 use crate::config::DeviceChoice;
 use crate::dataset::Pixels;
 use crate::dataset::pack::MAX_SIDE;
-use crate::kernels::reference::hog::{self, BINS, Layout};
+use crate::engine::{device, read_values};
+use crate::kernels::reference::hog::{BINS, Layout};
+use crate::kernels::{hog_cells, hog_tokens, upload_pixels};
 use crate::report::glyphs;
 use crate::run::write_atomic;
 use crate::usage;
 use anyhow::{Context, Result, anyhow};
+use burn::prelude::Device;
 use clap::Args;
 use image::{ColorType, DynamicImage, ImageFormat, ImageReader, Limits};
 use safetensors::Dtype;
@@ -82,14 +85,12 @@ struct Descriptor {
 /// Computes the descriptor of one picture.
 ///
 /// # Errors
-/// If the device does not exist or cannot compute it.
-fn descriptor(pixels: &Pixels, layout: Layout, patch: usize, device: DeviceChoice) -> Result<Descriptor> {
-    if !matches!(device, DeviceChoice::Auto | DeviceChoice::Cpu) {
-        usage!("--device {device}: the descriptor is computed on the CPU so far; say auto or cpu");
-    }
-    let cells = hog::cells(&pixels.data, layout);
-    let tokens = hog::tokens(&cells, layout, patch);
-    Ok(Descriptor { cells, tokens })
+/// If the device cannot compute it.
+fn descriptor(pixels: &Pixels, layout: Layout, patch: usize, device: &Device) -> Result<Descriptor> {
+    let Layout { width, height, channels, cell, window } = layout;
+    let pixels = upload_pixels(pixels.data.clone(), [1, height, width, channels], device);
+    let cells = read_values(hog_cells(pixels.clone(), cell, window)?)?;
+    Ok(Descriptor { cells, tokens: read_values(hog_tokens(pixels, cell, window, patch)?)? })
 }
 
 impl HogArgs {
@@ -111,6 +112,7 @@ impl HogArgs {
         if let Some(both) = drawings.iter().flatten().find(|d| tables.iter().flatten().any(|t| t == *d)) {
             usage!("--png and --safetensors would both write {}", both.display());
         }
+        let open = device::open(self.device)?;
         for ((image, drawing), table) in self.images.iter().zip(&drawings).zip(&tables) {
             let pixels = read(image)?;
             let layout = Layout { width: pixels.width, height: pixels.height, channels: pixels.channels, cell, window: self.window };
@@ -118,7 +120,7 @@ impl HogArgs {
                 let (width, height) = (pixels.width, pixels.height);
                 usage!("{}: {width} x {height} pixels are less than one cell of {cell} x {cell}", image.display());
             }
-            let made = descriptor(&pixels, layout, patch, self.device)?;
+            let made = descriptor(&pixels, layout, patch, &open.device)?;
             let summary = summary(&made, layout, patch);
             print(|w| Ok(writeln!(w, "{}: {summary}", image.display())?))?;
             if let Some(path) = drawing {
