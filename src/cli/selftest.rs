@@ -2,8 +2,10 @@
 
 use super::output::print;
 use crate::config::DeviceChoice;
-use crate::engine::device;
+use crate::engine::adapters::{Api, Compiler};
+use crate::engine::device::{self, OpenDevice};
 use crate::selftest::{Row, run};
+use crate::usage;
 use anyhow::{Result, bail};
 use clap::Args;
 
@@ -14,11 +16,20 @@ pub struct SelftestArgs {
     /// auto, cpu, gpu, vulkan[:n], metal, dx12 or gl
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
+    /// Only the checks whose names contain this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+    /// Have burn's kernels compiled to spirv, msl or wgsl although moue would choose another language for this device (Vulkan, Metal)
+    #[arg(long, value_name = "LANGUAGE", value_parser = ["spirv", "msl", "wgsl"])]
+    compiler: Option<String>,
 }
 
 impl SelftestArgs {
     pub fn run(self) -> Result<()> {
-        let open = device::open(self.device)?;
+        let open = match &self.compiler {
+            Some(language) => open_with(self.device, language)?,
+            None => device::open(self.device)?,
+        };
         let text = |key: &str| open.description.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_string();
         print(|w| {
             writeln!(w, "moue {} on {}", env!("CARGO_PKG_VERSION"), open.name)?;
@@ -27,17 +38,34 @@ impl SelftestArgs {
         })?;
         print(|w| Ok(writeln!(w, "{:<52} {:>10} {:>10} {:>9}", "check", "error", "bound", "GB/s")?))?;
         let mut told = Ok(());
-        let rows = run(&open.device, |row| {
+        let rows = run(&open.device, &self.only, |row| {
             if told.is_ok() {
                 told = tell(row);
             }
         });
         told?;
+        if rows.is_empty() {
+            usage!("--only {}: no check has this in its name", self.only);
+        }
         let failed = rows.iter().filter(|row| !row.passed()).count();
         if failed > 0 {
             bail!("{failed} of {} checks failed on {}: results computed there cannot be trusted", rows.len(), open.name);
         }
         print(|w| Ok(writeln!(w, "\nall {} checks passed", rows.len())?))
+    }
+}
+
+/// Two checks under different compilers take two processes: a device has one.
+fn open_with(choice: DeviceChoice, language: &str) -> Result<OpenDevice> {
+    let compiler = match language {
+        "spirv" => Compiler::Spirv,
+        "msl" => Compiler::Msl,
+        _ => Compiler::Wgsl,
+    };
+    match choice {
+        DeviceChoice::Vulkan(None) => device::open_with(Api::Vulkan, compiler),
+        DeviceChoice::Metal => device::open_with(Api::Metal, compiler),
+        _ => usage!("--compiler needs --device vulkan or --device metal"),
     }
 }
 
