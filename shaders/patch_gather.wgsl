@@ -1,7 +1,7 @@
 // Rows of [B, N, D] by an index list for each sample, and the way back (masked patch gathering). Twin:
 // src/kernels/reference/patch_gather.rs.
 //
-// A workgroup owns one row of the result, so nothing is written twice and sums have one order. Rows are handled as 32-bit words: a gather
+// A workgroup owns its rows of the result, so nothing is written twice and sums have one order. Rows are handled as 32-bit words: a gather
 // never looks at the numbers, and half precision needs no shader feature.
 
 // Whether a word holds two f16 instead of one f32.
@@ -30,8 +30,9 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> result: array<u32>;
 
 const LANES = 64u;
-// Bits for 65,536 kept rows.
-const SET_WORDS = 2048u;
+// Rows of the result that one workgroup of a scatter makes: they share the look through the index list.
+const BLOCK = 8u;
+// For each row of the block a bit for each kept row: 2,048 words are 8,192 bits a row.
 var<workgroup> hits: array<atomic<u32>, 2048>;
 
 // result[b, k] = source[b, index[b, k]]; a row that does not exist is zero.
@@ -58,45 +59,64 @@ fn scatter(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocatio
     if group >= params.groups {
         return;
     }
-    let sample = group / params.rows;
-    let row = i32(group % params.rows);
+    let blocks = (params.rows + BLOCK - 1u) / BLOCK;
+    let sample = group / blocks;
+    let first_row = group % blocks * BLOCK;
+    let rows = min(BLOCK, params.rows - first_row);
     let parts = (params.kept + 31u) / 32u;
-    for (var i = lane; i < min(parts, SET_WORDS); i += LANES) {
+    for (var i = lane; i < rows * parts; i += LANES) {
         atomicStore(&hits[i], 0u);
     }
     workgroupBarrier();
     let list = params.base.y / 4u + sample * params.kept;
     for (var k = lane; k < params.kept; k += LANES) {
-        if index[list + k] == row {
-            atomicOr(&hits[k / 32u], 1u << (k % 32u));
+        // A place before the block is a large number here.
+        let row = u32(index[list + k]) - first_row;
+        if row < rows {
+            atomicOr(&hits[row * parts + k / 32u], 1u << (k % 32u));
         }
     }
     workgroupBarrier();
 
     let first = params.base.x / 4u + sample * params.kept * params.words;
-    let target_row = params.base.z / 4u + group * params.words;
-    for (var i = lane; i < params.words; i += LANES) {
+    for (var row = 0u; row < rows; row++) {
         var found = 0u;
-        var word = 0u;
-        var sum = vec2<f32>(0.0, 0.0);
+        var only = 0u;
         for (var part = 0u; part < parts; part++) {
-            var bits = atomicLoad(&hits[part]);
-            while bits != 0u {
-                let k = part * 32u + firstTrailingBit(bits);
-                bits &= bits - 1u;
-                word = source[first + k * params.words + i];
-                if HALVES {
-                    sum += unpack2x16float(word);
-                } else {
-                    sum.x += bitcast<f32>(word);
-                }
-                found++;
+            let bits = atomicLoad(&hits[row * parts + part]);
+            if bits != 0u && found == 0u {
+                only = part * 32u + firstTrailingBit(bits);
             }
+            found += countOneBits(bits);
         }
-        // A single row is copied as it is; none leaves the zero that `word` began with.
-        if found > 1u {
-            word = select(bitcast<u32>(sum.x), pack2x16float(sum), HALVES);
+        let target_row = params.base.z / 4u + (sample * params.rows + first_row + row) * params.words;
+        for (var i = lane; i < params.words; i += LANES) {
+            var word = 0u;
+            if found == 1u {
+                // Copied as it is.
+                word = source[first + only * params.words + i];
+            } else if found > 1u {
+                word = sum_of(row * parts, parts, first + i);
+            }
+            result[target_row + i] = word;
         }
-        result[target_row + i] = word;
     }
+}
+
+// Sum of the words at `place` + k * words over the bits k of a row in `hits`.
+fn sum_of(row: u32, parts: u32, place: u32) -> u32 {
+    var sum = vec2<f32>(0.0, 0.0);
+    for (var part = 0u; part < parts; part++) {
+        var bits = atomicLoad(&hits[row + part]);
+        while bits != 0u {
+            let word = source[place + (part * 32u + firstTrailingBit(bits)) * params.words];
+            if HALVES {
+                sum += unpack2x16float(word);
+            } else {
+                sum.x += bitcast<f32>(word);
+            }
+            bits &= bits - 1u;
+        }
+    }
+    return select(bitcast<u32>(sum.x), pack2x16float(sum), HALVES);
 }

@@ -11,8 +11,10 @@ pub static GATHER: Kernel = Kernel { name: "patch_gather", source: SOURCE, entry
 /// Source `[B, K, D]`, index `[B, K]`, result `[B, N, D]`.
 pub static SCATTER: Kernel = Kernel { name: "patch_gather", source: SOURCE, entry: "scatter", buffers: 3 };
 
+/// Rows that one workgroup of a scatter makes, as in the shader.
+const BLOCK: usize = 8;
 /// Rows that a scatter can take from each sample: the bits in the shader's workgroup memory.
-pub const MOST_KEPT: usize = 65_536;
+pub const MOST_KEPT: usize = 8192;
 
 /// The shader's constant: whether words hold two f16.
 pub fn constants(halves: bool) -> Constants {
@@ -45,7 +47,7 @@ pub fn scatter(gpu: &Gpu, rows: &Rows, words: usize, halves: bool, operands: [Op
         constants: constants(halves),
         operands: &operands,
         samples: rows.samples,
-        groups: rows.rows,
+        groups: rows.rows.div_ceil(BLOCK),
         params: &params,
     })
 }
