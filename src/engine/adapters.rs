@@ -192,9 +192,9 @@ impl AdapterInfo {
 struct Native {
     matrices: Vec<String>,
     spirv: bool,
-    /// Whether the SPIR-V is valid. Where the driver lacks `VK_KHR_workgroup_memory_explicit_layout`, cubecl-spirv 0.11.3 declares shared
-    /// memory as a pointer to a pointer. What comes of that is the driver's choice: Mesa's lavapipe (22.3, 25.0) ends the process with a
-    /// segmentation fault, SwiftShader returns zeros from matrix products.
+    /// Whether the SPIR-V is valid. Where the driver lacks `VK_KHR_workgroup_memory_explicit_layout`, cubecl-spirv 0.11.3 mixes up shared
+    /// memory and the pointer to it. What comes of that is the driver's choice: Mesa's lavapipe (22.3, 25.0) ends the process with a
+    /// segmentation fault in matrix products, full sums and layer norms; SwiftShader returns matrix products that are wrong or zero.
     sound: bool,
     memory: Option<u64>,
 }

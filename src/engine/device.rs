@@ -41,8 +41,8 @@ pub fn open(choice: DeviceChoice) -> Result<OpenDevice> {
 }
 
 /// Opens the best adapter of an API with a compiler of the caller's choice, for tests and comparisons of the two. Training must never come
-/// here: SPIR-V is wrong where [`AdapterInfo::compiler`] is not SPIR-V although the driver reads it. There our own shaders and burn's
-/// elementwise operations still are right, but burn's kernels with shared memory (matrix products, reductions) return zeros or end the process.
+/// here: where [`AdapterInfo::compiler`] is WGSL because burn's SPIR-V is unsound, SPIR-V may return wrong matrix products or end the process.
+/// Our own shaders and burn's elementwise operations are right there even so.
 ///
 /// A process has one compiler for each adapter: a second one is an error.
 pub fn open_with(api: Api, compiler: Compiler) -> Result<OpenDevice> {

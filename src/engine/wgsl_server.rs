@@ -119,13 +119,7 @@ pub(super) fn properties(info: wgpu::AdapterInfo, limits: &Limits, features: Fea
         cube_mma_reserved_shared_memory: 0,
     };
     let alignment = limits.min_uniform_buffer_offset_alignment.max(limits.min_storage_buffer_offset_alignment);
-    let mut largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
-    if info.device_type == DeviceType::Cpu {
-        // Before it chooses a kernel, cubecl measures the bandwidth with the largest buffers there may be. A software driver is slow at that,
-        // or is out of memory, which is a panic on a thread of cubecl's. WebGPU's default is enough for the networks that it can train.
-        largest = largest.min(Limits::default().max_storage_buffer_binding_size);
-    }
-    let memory = MemoryDeviceProperties::new(largest, alignment.into());
+    let memory = MemoryDeviceProperties::new(limits.max_storage_buffer_binding_size.min(limits.max_buffer_size), alignment.into());
     let timing = if features.contains(Features::TIMESTAMP_QUERY) { TimingMethod::Device } else { TimingMethod::System };
     // Keys what is kept between runs, such as autotuning: it has to differ from that of the same adapter under SPIR-V.
     let fingerprint = format!("wgsl_{}_{}", info.vendor, info.device);
