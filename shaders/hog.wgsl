@@ -10,8 +10,6 @@ override CHANNELS: u32;
 override WINDOW: u32;
 // Cells along the side of a patch whose values stand together; 0: [C, 9, cells_y, cells_x].
 override PATCH_CELLS: u32;
-// Cells in a run.
-override RUN: u32;
 
 struct Params {
     // Where pixels, weights and result begin in their bindings, in bytes.
@@ -27,6 +25,8 @@ struct Params {
     runs: u32,
     // Values of one picture in the result.
     values: u32,
+    // Cells in a run; the last of a row may have fewer.
+    run: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -60,14 +60,13 @@ fn bin_of(gx: i32, gy: i32) -> u32 {
     let sign = select(1.0, -1.0, gx < 0 || (gx == 0 && gy < 0));
     let x = f32(gx) * sign;
     let y = f32(gy) * sign;
-    return select(0u, 1u, x * 0.9396926 >= y * 0.34202015)
-        + select(0u, 1u, x * 0.76604444 >= y * 0.64278764)
-        + select(0u, 1u, x * 0.5 >= y * 0.8660254)
-        + select(0u, 1u, x * 0.17364818 >= y * 0.9848077)
-        + select(0u, 1u, x * -0.17364818 >= y * 0.9848077)
-        + select(0u, 1u, x * -0.5 >= y * 0.8660254)
-        + select(0u, 1u, x * -0.76604444 >= y * 0.64278764)
-        + select(0u, 1u, x * -0.9396926 >= y * 0.34202015);
+    return borders(x * 0.9396926, y * 0.34202015) + borders(x * 0.76604444, y * 0.64278764)
+        + borders(x * 0.5, y * 0.8660254) + borders(x * 0.17364818, y * 0.9848077);
+}
+
+// How many of a border and its mirror image lie at or below the gradient.
+fn borders(a: f32, b: f32) -> u32 {
+    return select(0u, 1u, a >= b) + select(0u, 1u, -a >= b);
 }
 
 @compute @workgroup_size(192)
@@ -79,8 +78,8 @@ fn hog(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_in
     let run = group % params.runs;
     let row = (group / params.runs) % params.cells_y;
     let face = group / (params.runs * params.cells_y);
-    let first_cell = run * RUN;
-    let cells = min(RUN, params.cells_x - first_cell);
+    let first_cell = run * params.run;
+    let cells = min(params.run, params.cells_x - first_cell);
     let columns = cells * CELL * CHANNELS;
     let row_bytes = params.width * CHANNELS;
     let picture = params.base.x + face * params.height * row_bytes;
@@ -117,21 +116,21 @@ fn hog(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_in
     }
     workgroupBarrier();
 
-    // One sum for each cell, channel and bin, the bin running fastest.
-    for (var item = lane; item < cells * CHANNELS * BINS; item += LANES) {
-        let bin = item % BINS;
-        let channel = (item / BINS) % CHANNELS;
-        let cell = item / (BINS * CHANNELS);
-        let first = bin * LANES + cell * CELL * CHANNELS + channel;
+    // One sum for each bin, cell and channel. Neighbouring lanes take neighbouring cells, which lie in different banks of the memory.
+    let lines = cells * CHANNELS;
+    for (var item = lane; item < lines * BINS; item += LANES) {
+        let bin = item / lines;
+        let line = item % lines;
+        let first = bin * LANES + (line / CHANNELS) * CELL * CHANNELS + line % CHANNELS;
         var sum = 0.0;
         for (var i = 0u; i < min(CELL, LANES / CHANNELS); i++) {
             sum += votes[first + i * CHANNELS];
         }
-        sums[item] = sum;
+        sums[line * BINS + bin] = sum;
     }
     workgroupBarrier();
 
-    for (var item = lane; item < cells * CHANNELS * BINS; item += LANES) {
+    for (var item = lane; item < lines * BINS; item += LANES) {
         let bin = item % BINS;
         let channel = (item / BINS) % CHANNELS;
         let cell_x = first_cell + item / (BINS * CHANNELS);

@@ -47,8 +47,27 @@ fn gather(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
     let sample = group / params.kept;
     let first = params.base.x / 4u + (sample * params.rows + select(0u, u32(row), present)) * params.words;
     let target_row = params.base.z / 4u + group * params.words;
-    for (var i = lane; i < params.words; i += LANES) {
-        result[target_row + i] = select(0u, source[first + i], present);
+    copy_row(first, target_row, lane, present);
+}
+
+// Four loads before four stores: all buffers might be one, so a compiler may not do that by itself. What is read beyond the row is not
+// stored.
+fn copy_row(first: u32, target_row: u32, lane: u32, present: bool) {
+    for (var i = lane; i < params.words; i += 4u * LANES) {
+        let a = source[first + i];
+        let b = source[first + i + LANES];
+        let c = source[first + i + 2u * LANES];
+        let d = source[first + i + 3u * LANES];
+        result[target_row + i] = select(0u, a, present);
+        if i + LANES < params.words {
+            result[target_row + i + LANES] = select(0u, b, present);
+        }
+        if i + 2u * LANES < params.words {
+            result[target_row + i + 2u * LANES] = select(0u, c, present);
+        }
+        if i + 3u * LANES < params.words {
+            result[target_row + i + 3u * LANES] = select(0u, d, present);
+        }
     }
 }
 
@@ -90,15 +109,13 @@ fn scatter(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocatio
             found += countOneBits(bits);
         }
         let target_row = params.base.z / 4u + (sample * params.rows + first_row + row) * params.words;
-        for (var i = lane; i < params.words; i += LANES) {
-            var word = 0u;
-            if found == 1u {
-                // Copied as it is.
-                word = source[first + only * params.words + i];
-            } else if found > 1u {
-                word = sum_of(row * parts, parts, first + i);
+        if found <= 1u {
+            // Copied as it is, or zero.
+            copy_row(first + only * params.words, target_row, lane, found == 1u);
+        } else {
+            for (var i = lane; i < params.words; i += LANES) {
+                result[target_row + i] = sum_of(row * parts, parts, first + i);
             }
-            result[target_row + i] = word;
         }
     }
 }

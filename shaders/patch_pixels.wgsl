@@ -4,6 +4,8 @@
 // A workgroup makes one patch, [P, P, C] in the order of the picture. Each picture brings its own scale and shift for each channel.
 
 override CHANNELS: u32;
+// P: side of a patch in pixels.
+override SIDE: u32;
 
 struct Params {
     // Where pixels, scales, index and result begin in their bindings, in bytes.
@@ -13,8 +15,6 @@ struct Params {
     groups_x: u32,
     width: u32,
     height: u32,
-    // P: side of a patch in pixels.
-    patch_side: u32,
     // K: patches named for each picture.
     kept: u32,
 }
@@ -38,7 +38,7 @@ fn patch_pixels(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invo
         return;
     }
     let face = group / params.kept;
-    let side = params.patch_side;
+    let side = SIDE;
     let patches_x = params.width / side;
     let patch_ = index[params.base.z / 4u + group];
     let present = patch_ >= 0 && u32(patch_) < patches_x * (params.height / side);

@@ -6,7 +6,8 @@ use clap::Args;
 /// List what can be trained on, and what `--device auto` takes
 ///
 /// DEVICE is what `--device` takes; of several adapters under Metal, Dx12 or OpenGL the word alone means the best one. COMPILER is the
-/// language that burn's kernels are compiled to: SPIR-V and MSL are faster than WGSL, where the driver is up to them. MATRICES are the shapes of cooperative matrices (tensor cores). LARGEST BUFFER is what one kernel may read as one piece.
+/// language that burn's kernels are compiled to: SPIR-V and MSL are faster than WGSL, where the driver is up to them. MATRICES are the
+/// shapes of cooperative matrices (tensor cores). LARGEST BUFFER is what one kernel may read as one piece.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  moue devices\n  moue devices --json\n\nThe Vulkan loader complains about an unset XDG_RUNTIME_DIR on the error output; \

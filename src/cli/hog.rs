@@ -8,8 +8,8 @@ use crate::config::DeviceChoice;
 use crate::dataset::Pixels;
 use crate::dataset::pack::MAX_SIDE;
 use crate::engine::{device, read_values};
-use crate::kernels::reference::hog::{BINS, Layout};
-use crate::kernels::{hog_cells, hog_tokens, upload_pixels};
+use crate::kernels::reference::hog::{BINS, Layout, tokens};
+use crate::kernels::{hog_cells, upload_pixels};
 use crate::report::glyphs;
 use crate::run::write_atomic;
 use crate::usage;
@@ -89,8 +89,8 @@ struct Descriptor {
 fn descriptor(pixels: &Pixels, layout: Layout, patch: usize, device: &Device) -> Result<Descriptor> {
     let Layout { width, height, channels, cell, window } = layout;
     let pixels = upload_pixels(pixels.data.clone(), [1, height, width, channels], device);
-    let cells = read_values(hog_cells(pixels.clone(), cell, window)?)?;
-    Ok(Descriptor { cells, tokens: read_values(hog_tokens(pixels, cell, window, patch)?)? })
+    let cells = read_values(hog_cells(pixels, cell, window)?)?;
+    Ok(Descriptor { tokens: tokens(&cells, layout, patch), cells })
 }
 
 impl HogArgs {
@@ -119,6 +119,16 @@ impl HogArgs {
             if layout.cells_x() == 0 || layout.cells_y() == 0 {
                 let (width, height) = (pixels.width, pixels.height);
                 usage!("{}: {width} x {height} pixels are less than one cell of {cell} x {cell}", image.display());
+            }
+            if let Some(setup) = &open.setup {
+                let limits = setup.device.limits();
+                let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+                let largest = layout.bytes().max(4 * layout.values(0)) as u64;
+                // Some room for where in a buffer the data begins.
+                if largest + 4096 > most {
+                    let name = &open.name;
+                    usage!("{}: its cells take {largest} bytes, {name} binds at most {most}; use --cell, or --device cpu", image.display());
+                }
             }
             let made = descriptor(&pixels, layout, patch, &open.device)?;
             let summary = summary(&made, layout, patch);

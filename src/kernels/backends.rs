@@ -149,13 +149,14 @@ fn allocate(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
 /// Runs `launch` over the buffers of contiguous tensors, each with its bytes for a sample (0: shared).
 ///
 /// # Panics
-/// If the device is lost or out of memory, as every operation of burn does.
+/// If the device is lost or out of memory, as every operation of burn does; if one sample alone is larger than a binding may be, or the
+/// driver refuses the shader.
 fn on_buffers<const N: usize>(tensors: [(&CubeTensor, u64); N], launch: impl FnOnce([Operand; N]) -> Result<(), GpuError>) {
     let run = || {
         let client = &tensors[0].0.client;
         let mut held = Vec::with_capacity(N);
         for (tensor, _) in &tensors {
-            // Also runs what burn has queued up for this buffer.
+            // Also submits what burn has queued up for this buffer.
             let resource = client.get_resource::<WgpuServer<AutoCompiler>>(tensor.handle.clone());
             held.push(resource.map_err(|e| GpuError::Buffer { reason: e.to_string() })?);
         }
@@ -177,8 +178,11 @@ impl Kernels for CubeBackend {
             return operations::hog::<Self>(operations::numbers::<Self>(pixels), spec);
         };
         let pixels = burn_wgpu::into_contiguous(pixels);
-        let weights = hog::weights(&layout);
-        let weights = operations::values::<Self>(weights, &pixels.device);
+        // Without a window the shader reads no weights; any buffer will do.
+        let weights = match spec.window {
+            0 => pixels.clone(),
+            side => operations::values::<Self>(reference::hog::window(side), &pixels.device),
+        };
         let out = allocate(&pixels, result, DType::F32);
         let values = layout.values(spec.patch) as u64;
         on_buffers([(&pixels, layout.bytes() as u64), (&weights, 0), (&out, 4 * values)], |operands| {

@@ -2,7 +2,7 @@
 //! [`reference::hog`](super::reference::hog).
 
 use super::gpu::{Constants, Gpu, GpuError, Kernel, Launch, Operand};
-use super::reference::hog::{Layout, window};
+use super::reference::hog::Layout;
 
 /// Pixels `[B, H, W, C]` as bytes, window weights, result `[B, values]`.
 pub static HOG: Kernel = Kernel { name: "hog", source: include_str!("../../shaders/hog.wgsl"), entry: "hog", buffers: 3 };
@@ -10,9 +10,11 @@ pub static HOG: Kernel = Kernel { name: "hog", source: include_str!("../../shade
 /// Threads of a workgroup, as in the shader.
 const LANES: usize = 192;
 
-/// Cells that a workgroup makes: as many as have a lane for each of their columns.
+/// Cells that a workgroup makes: as many as have a lane for each of their columns, and about as many in every workgroup of a row.
 fn run(layout: &Layout) -> usize {
-    (LANES / (layout.cell * layout.channels)).max(1)
+    let most = (LANES / (layout.cell * layout.channels)).max(1);
+    let cells = layout.cells_x().max(1);
+    cells.div_ceil(cells.div_ceil(most))
 }
 
 /// The shader's constants for a geometry; `patch` is the side of the patches whose values stand together, 0 for plain cells.
@@ -22,20 +24,15 @@ pub fn constants(layout: &Layout, patch: usize) -> Constants {
         ("CHANNELS", layout.channels as u32),
         ("WINDOW", layout.window as u32),
         ("PATCH_CELLS", (patch / layout.cell) as u32),
-        ("RUN", run(layout) as u32),
     ]
 }
 
-/// The window's weights as the shader reads them; one unused value where there is no window.
-pub fn weights(layout: &Layout) -> Vec<f32> {
-    if layout.window > 0 { window(layout.window) } else { vec![1.0] }
-}
-
 /// Computes the HOG of `samples` pictures. `pixels` holds `[H, W, C]` bytes for each, `result` what
-/// [`Layout::values`] says, both without gaps.
+/// [`Layout::values`] says, both without gaps. `weights` is not read where there is no window.
 pub fn launch(gpu: &Gpu, layout: &Layout, patch: usize, samples: usize, [pixels, weights, result]: [Operand; 3]) -> Result<(), GpuError> {
-    let runs = layout.cells_x().div_ceil(run(layout));
-    let sizes = [layout.width, layout.height, layout.cells_x(), layout.cells_y(), runs, layout.values(patch)];
+    let run = run(layout);
+    let runs = layout.cells_x().div_ceil(run);
+    let sizes = [layout.width, layout.height, layout.cells_x(), layout.cells_y(), runs, layout.values(patch), run];
     gpu.run(&Launch {
         kernel: &HOG,
         constants: constants(layout, patch),

@@ -79,7 +79,8 @@ pub fn hog<B: Backend>(pixels: FloatTensor<B>, spec: HogSpec) -> FloatTensor<B> 
     let (x, y) = (B::float_mul(gx, sign.clone()), B::float_mul(gy, sign));
     let bins = BORDERS
         .iter()
-        .map(|&(cos, sin)| {
+        .flat_map(|&(cos, sin)| [(cos, sin), (-cos, sin)])
+        .map(|(cos, sin)| {
             let (x, y) = (B::float_mul_scalar(x.clone(), cos.into()), B::float_mul_scalar(y.clone(), sin.into()));
             number::<B>(B::float_greater_equal(x, y, native))
         })

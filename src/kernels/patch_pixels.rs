@@ -8,16 +8,17 @@ use super::reference::patch_pixels::Patches;
 pub static PATCH_PIXELS: Kernel =
     Kernel { name: "patch_pixels", source: include_str!("../../shaders/patch_pixels.wgsl"), entry: "patch_pixels", buffers: 4 };
 
-pub fn constants(channels: usize) -> Constants {
-    vec![("CHANNELS", channels as u32)]
+/// The shader's constants for a geometry.
+pub fn constants(patches: &Patches) -> Constants {
+    vec![("CHANNELS", patches.channels as u32), ("SIDE", patches.side as u32)]
 }
 
 /// Makes `kept` patches of each of `samples` pictures.
 pub fn launch(gpu: &Gpu, patches: &Patches, samples: usize, kept: usize, operands: [Operand; 4]) -> Result<(), GpuError> {
-    let sizes = [patches.width, patches.height, patches.side, kept];
+    let sizes = [patches.width, patches.height, kept];
     gpu.run(&Launch {
         kernel: &PATCH_PIXELS,
-        constants: constants(patches.channels),
+        constants: constants(patches),
         operands: &operands,
         samples,
         groups: kept,

@@ -34,7 +34,8 @@ pub fn upload_index(index: Vec<i32>, shape: [usize; 2], device: &Device) -> Tens
 }
 
 fn check_pixels(pixels: &Tensor<4, Int>) -> Result<(), Mismatch> {
-    let channels = pixels.dims()[3];
+    let [_, height, width, channels] = pixels.dims();
+    ensure!(height > 0 && width > 0, "pictures of {width} x {height} pixels");
     ensure!(pixels.dtype() == DType::U8, "pixels must be of type u8, not {:?}", pixels.dtype());
     ensure!(matches!(channels, 1 | 3), "pictures have {channels} channels; it must be 1 or 3");
     Ok(())

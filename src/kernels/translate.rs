@@ -1,8 +1,9 @@
-//! Checks our shaders as every driver will see them: valid under naga's full rules without any optional feature, within WebGPU's default
-//! limits, and translatable to the language of each graphics API. Needs no GPU, so a Linux machine checks what Metal and DX12 get.
+//! Checks our shaders for every graphics API: valid under naga's full rules without any optional feature, within WebGPU's default limits,
+//! and translatable to the language of each. Needs no GPU, so a Linux machine checks what Metal and DX12 get.
 
 use super::gpu::{Constants, Kernel};
 use super::reference::hog::Layout;
+use super::reference::patch_pixels::Patches;
 use super::{hog, patch_gather, patch_pixels};
 use naga::back::{glsl, hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::proc::{BoundsCheckPolicies, Layouter};
@@ -31,11 +32,11 @@ pub struct Translated {
     pub workgroup_bytes: u32,
 }
 
-/// Every kernel in every combination of constants that the presets, `moue hog` and the tests use.
+/// Every kernel in every combination of constants of the presets, the selftest and the tests, and some beyond.
 pub fn variants() -> Vec<Variant> {
     let mut all = Vec::new();
     for (channels, cell, window) in
-        [1, 3].into_iter().flat_map(|c| [1, 4, 5, 8, 16, 80].into_iter().flat_map(move |s| [0, 16].map(|w| (c, s, w))))
+        [1, 3].into_iter().flat_map(|c| [1, 4, 5, 8, 16, 80, 200].into_iter().flat_map(move |s| [0, 16].map(|w| (c, s, w))))
     {
         let layout = Layout { width: 224, height: 224, channels, cell, window };
         for patch in [0, cell, 2 * cell] {
@@ -44,7 +45,10 @@ pub fn variants() -> Vec<Variant> {
     }
     all.push(Variant { kernel: &patch_gather::GATHER, constants: patch_gather::constants(false) });
     all.extend([false, true].map(|halves| Variant { kernel: &patch_gather::SCATTER, constants: patch_gather::constants(halves) }));
-    all.extend([1, 3].map(|channels| Variant { kernel: &patch_pixels::PATCH_PIXELS, constants: patch_pixels::constants(channels) }));
+    for (channels, side) in [1, 3].into_iter().flat_map(|c| [1, 4, 8, 16, 17].map(|s| (c, s))) {
+        let patches = Patches { width: 224, height: 224, channels, side };
+        all.push(Variant { kernel: &patch_pixels::PATCH_PIXELS, constants: patch_pixels::constants(&patches) });
+    }
     all
 }
 

@@ -1,5 +1,4 @@
-//! How faces become a network's input: 8-bit crops go to the device as they are, one upload for a batch, and become normalised patches
-//! (and HOG targets) there.
+//! How faces become a network's input: 8-bit crops go to the device as they are, and become normalised patches (and HOG targets) there.
 
 use crate::config::{Normalize, Settings};
 use crate::dataset::Pixels;

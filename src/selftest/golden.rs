@@ -1,6 +1,6 @@
 //! Golden vectors from `tests/golden/`, made independently of this program (the generators lie beside them).
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use half::f16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
@@ -24,11 +24,12 @@ impl Golden {
         Ok(Self(SafeTensors::deserialize(bytes).context("golden vectors")?))
     }
 
-    /// What stands before `ending` in the names that have it, sorted.
-    pub fn stems(&self, ending: &str) -> Vec<String> {
+    /// What stands before `ending` in the names that have it, sorted; at least one.
+    pub fn stems(&self, ending: &str) -> Result<Vec<String>> {
         let mut stems: Vec<String> = self.0.names().iter().filter_map(|n| n.strip_suffix(ending).map(str::to_string)).collect();
         stems.sort();
-        stems
+        ensure!(!stems.is_empty(), "no golden vector is named *{ending}");
+        Ok(stems)
     }
 
     pub fn has(&self, name: &str) -> bool {

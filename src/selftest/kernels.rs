@@ -8,7 +8,7 @@ use crate::kernels::reference::patch_gather::Rows;
 use crate::kernels::translate::variants;
 use crate::kernels::{gather_rows, hog_cells, hog_tokens, patch_pixels, scatter_rows, upload_index, upload_pixels};
 use crate::random::{RngExt, Streams, normal};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use burn::prelude::*;
 use burn::tensor::DType;
 use half::f16;
@@ -47,7 +47,7 @@ fn picture(pixels: Vec<u8>, [height, width, channels]: [usize; 3], device: &Devi
 pub fn hog_golden(device: &Device) -> Result<Finding> {
     let golden = Golden::hog()?;
     let mut worst = 0.0f64;
-    for stem in golden.stems(".input_u8") {
+    for stem in golden.stems(".input_u8")? {
         let (pixels, sides) = golden.picture(&format!("{stem}.input_u8"))?;
         for window in [0, 16] {
             let cells = hog_cells(picture(pixels.clone(), sides, device), 8, window)?;
@@ -106,7 +106,7 @@ pub fn hog_repeats(device: &Device) -> Result<Finding> {
 pub fn pixels_golden(device: &Device) -> Result<Finding> {
     let golden = Golden::patch_pixels()?;
     let mut worst = 0.0f64;
-    for stem in golden.stems(".pixels") {
+    for stem in golden.stems(".pixels")? {
         let name = |part: &str| format!("{stem}.{part}");
         let pixels = upload_pixels(golden.bytes(&name("pixels"))?, golden.shape(&name("pixels"))?, device);
         let scales = floats(golden.floats(&name("scales"))?, golden.shape(&name("scales"))?, device);
@@ -115,6 +115,7 @@ pub fn pixels_golden(device: &Device) -> Result<Finding> {
         // Values go up to 255 times a few units of scale; one rounding of product and sum each.
         let reference = golden.floats(&name("patches"))?;
         let largest = reference.iter().fold(1.0f32, |m, v| m.max(v.abs()));
+        ensure!(largest.is_finite(), "{stem}: the reference is not finite");
         worst = worst.max(largest_difference(&ours, &reference) / f64::from(largest));
     }
     let (b, side) = RATE;
@@ -145,15 +146,17 @@ fn golden_tensor(golden: &Golden, name: &str, halves: bool, device: &Device) -> 
 }
 
 /// Golden cases of gather and scatter, each with the types it is there in.
-fn row_cases(golden: &Golden) -> Vec<(String, &'static str)> {
-    let all = golden.stems(".index").into_iter().flat_map(|stem| ["f32", "f16"].map(|label| (stem.clone(), label)));
-    all.filter(|(stem, label)| golden.has(&format!("{stem}.{label}.x"))).collect()
+fn row_cases(golden: &Golden) -> Result<Vec<(String, &'static str)>> {
+    let all = golden.stems(".index")?.into_iter().flat_map(|stem| ["f32", "f16"].map(|label| (stem.clone(), label)));
+    let cases: Vec<_> = all.filter(|(stem, label)| golden.has(&format!("{stem}.{label}.x"))).collect();
+    ensure!(["f32", "f16"].iter().all(|label| cases.iter().any(|c| c.1 == *label)), "golden rows of a type are missing");
+    Ok(cases)
 }
 
 pub fn gather_golden(device: &Device) -> Result<Finding> {
     let golden = Golden::patch_gather()?;
     let mut differing = 0;
-    for (stem, label) in row_cases(&golden) {
+    for (stem, label) in row_cases(&golden)? {
         let halves = label == "f16";
         let index = format!("{stem}.index");
         let list = upload_index(golden.ints(&index)?, golden.shape(&index)?, device);
@@ -175,7 +178,7 @@ pub fn gather_golden(device: &Device) -> Result<Finding> {
 pub fn scatter_golden(device: &Device) -> Result<Finding> {
     let golden = Golden::patch_gather()?;
     let mut worst = 0.0f64;
-    for (stem, label) in row_cases(&golden) {
+    for (stem, label) in row_cases(&golden)? {
         let name = |part: &str| format!("{stem}.{label}.{part}");
         let index = format!("{stem}.index");
         let list = upload_index(golden.ints(&index)?, golden.shape(&index)?, device);
