@@ -178,11 +178,7 @@ impl Kernels for CubeBackend {
             return operations::hog::<Self>(operations::numbers::<Self>(pixels), spec);
         };
         let pixels = burn_wgpu::into_contiguous(pixels);
-        // Without a window the shader reads no weights; any buffer will do.
-        let weights = match spec.window {
-            0 => pixels.clone(),
-            side => operations::values::<Self>(reference::hog::window(side), &pixels.device),
-        };
+        let weights = operations::values::<Self>(hog::weights(&layout), &pixels.device);
         let out = allocate(&pixels, result, DType::F32);
         let values = layout.values(spec.patch) as u64;
         on_buffers([(&pixels, layout.bytes() as u64), (&weights, 0), (&out, 4 * values)], |operands| {

@@ -2,7 +2,7 @@
 //! [`reference::hog`](super::reference::hog).
 
 use super::gpu::{Constants, Gpu, GpuError, Kernel, Launch, Operand};
-use super::reference::hog::Layout;
+use super::reference::hog::{Layout, window};
 
 /// Pixels `[B, H, W, C]` as bytes, window weights, result `[B, values]`.
 pub static HOG: Kernel = Kernel { name: "hog", source: include_str!("../../shaders/hog.wgsl"), entry: "hog", buffers: 3 };
@@ -27,8 +27,14 @@ pub fn constants(layout: &Layout, patch: usize) -> Constants {
     ]
 }
 
+/// The window's weights as the shader reads them. Without a window one value that is not read: WebGPU allows no two writable bindings of
+/// the same memory, so nothing else can stand in.
+pub fn weights(layout: &Layout) -> Vec<f32> {
+    if layout.window > 0 { window(layout.window) } else { vec![1.0] }
+}
+
 /// Computes the HOG of `samples` pictures. `pixels` holds `[H, W, C]` bytes for each, `result` what
-/// [`Layout::values`] says, both without gaps. `weights` is not read where there is no window.
+/// [`Layout::values`] says, both without gaps.
 pub fn launch(gpu: &Gpu, layout: &Layout, patch: usize, samples: usize, [pixels, weights, result]: [Operand; 3]) -> Result<(), GpuError> {
     let run = run(layout);
     let runs = layout.cells_x().div_ceil(run);
