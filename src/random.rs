@@ -44,6 +44,19 @@ impl Streams {
     }
 }
 
+/// The numbers below `n` in random order.
+pub fn shuffled(n: usize, rng: &mut Stream) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    order.shuffle(rng);
+    order
+}
+
+/// An index drawn with the weights whose running sums are given; the last sum must be above 0.
+pub fn weighted(sums: &[f64], rng: &mut Stream) -> usize {
+    let at = rng.random::<f64>() * sums.last().copied().unwrap_or_default();
+    sums.partition_point(|sum| *sum <= at).min(sums.len().saturating_sub(1))
+}
+
 /// One draw from the standard normal distribution (Box-Muller, the cosine half).
 pub fn normal(rng: &mut Stream) -> f32 {
     // 1 - u lies in (0, 1], so the logarithm is finite.
@@ -65,6 +78,22 @@ mod tests {
         assert_ne!(base, draw(7 | (1 << 40), "mask", &[1, 2]));
         assert_ne!(base, draw(7, "flip", &[1, 2]));
         assert_ne!(base, draw(7, "mask", &[2, 1]));
+    }
+
+    #[test]
+    fn draws_follow_their_weights() {
+        let mut rng = Streams::new(1).at("test", &[]);
+        let mut counts = [0; 4];
+        // Weights 1, 0, 3, 4.
+        (0..8000).for_each(|_| counts[weighted(&[1.0, 1.0, 4.0, 8.0], &mut rng)] += 1);
+        assert_eq!(counts[1], 0);
+        for (count, expected) in counts.into_iter().zip([1000, 0, 3000, 4000]) {
+            assert!((count as i64 - expected).abs() < 200, "{counts:?}");
+        }
+        let mut order = shuffled(50, &mut rng);
+        assert_ne!(order, (0..50).collect::<Vec<_>>());
+        order.sort_unstable();
+        assert_eq!(order, (0..50).collect::<Vec<_>>());
     }
 
     #[test]

@@ -18,7 +18,16 @@ fn text(output: &[u8]) -> String {
 
 fn evaluation(split: Split, accuracy: f64) -> Body {
     let confusion = vec![vec![6, 4], vec![3, 7]];
-    Body::Evaluation { split, accuracy, mean_recall: accuracy - 0.1, per_class: vec![Some(0.6), Some(0.7)], confusion, loss: Some(1.0) }
+    Body::Evaluation {
+        split,
+        accuracy,
+        mean_recall: accuracy - 0.1,
+        per_class: vec![Some(0.6), Some(0.7)],
+        confusion,
+        macro_f1: None,
+        calibration_error: None,
+        loss: Some(1.0),
+    }
 }
 
 fn write_run(root: &Path, name: &str, outcome: Option<Outcome>) -> RunFolder {

@@ -3,116 +3,16 @@
 
 #![cfg(feature = "train")]
 
+mod bench;
+
+use bench::{Bench, PATIENCE, TINY, text, train};
 use moue::dataset::{Pack, PackWriter, Split};
-use moue::run::{Body, Event, EventReader, Outcome, RunFolder, Stage};
+use moue::run::{Body, Outcome, Stage};
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
-
-const TINY: &[&str] = &[
-    "data.size=32",
-    "data.channels=1",
-    "vit.stem=patch",
-    "vit.dim=16",
-    "vit.heads=2",
-    "vit.depth=1",
-    "decoder.heads=2",
-    "decoder.layers=1",
-    "pretrain.epochs=1",
-    "pretrain.batch=32",
-    "finetune.epochs=2",
-    "finetune.batch=32",
-    // Large enough that two epochs change predictions.
-    "finetune.lr=3e-3",
-    "finetune.warmup=0",
-    "run.threads=2",
-    "run.log_every=1",
-];
-
-const PLACE: [&str; 3] = ["--device", "cpu", "--no-tui"];
-/// Longer than any run here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(180);
-
-struct Bench(tempfile::TempDir);
-
-impl Bench {
-    /// A folder with a small pack, `f.moue`.
-    fn new() -> Self {
-        let bench = Self(tempfile::tempdir().unwrap());
-        bench.done(&["data", "generate", "--out", "f.moue", "--train", "96", "--valid", "32", "--test", "32", "--size", "32"]);
-        bench
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_moue"));
-        command.current_dir(self.0.path()).args(args);
-        command
-    }
-
-    fn moue(&self, args: &[&str]) -> Output {
-        self.command(args).output().expect("the binary runs")
-    }
-
-    /// Runs a command that must work; its standard output.
-    fn done(&self, args: &[&str]) -> String {
-        let output = self.moue(args);
-        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output.stderr));
-        text(&output.stdout)
-    }
-
-    /// Runs a command that must be refused: its exit code, one line on stderr that holds every part, no panic.
-    fn refused(&self, args: &[&str], code: i32, parts: &[&str]) {
-        let output = self.moue(args);
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-        assert!(said.starts_with("error: ") && said.lines().count() == 1, "{args:?}: {said}");
-        parts.iter().for_each(|part| assert!(said.contains(part), "{args:?}: no `{part}` in {said}"));
-    }
-
-    fn events(&self, run: &str) -> Vec<Event> {
-        EventReader::open(&RunFolder::open(&self.path(run)).unwrap()).unwrap().map(Result::unwrap).collect()
-    }
-
-    /// What a run found out: every evaluation with its place, and the labels.
-    fn results(&self, run: &str) -> (Vec<(String, u64, Body)>, String) {
-        let scores = self.events(run).into_iter().filter(|e| matches!(e.body, Body::Evaluation { .. }));
-        let labels = fs::read_to_string(self.path(run).join("labels.csv")).unwrap();
-        (scores.map(|e| (e.place(), e.step, e.body)).collect(), labels)
-    }
-
-    /// Starts a command and waits until it has printed a line that `enough` accepts.
-    fn until(&self, args: &[&str], enough: impl Fn(&str) -> bool) -> (Child, mpsc::Receiver<String>) {
-        let mut child = self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let (tell, lines) = mpsc::channel();
-        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
-        while let Ok(line) = lines.recv_timeout(PATIENCE) {
-            if enough(&line) {
-                return (child, lines);
-            }
-        }
-        let _ = child.kill();
-        let _ = child.wait();
-        panic!("{args:?} never came so far");
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// A training command on the tiny network; later settings win.
-fn train<'a>(words: &[&'a str], settings: &[&'a str]) -> Vec<&'a str> {
-    let set = TINY.iter().chain(settings).flat_map(|&s| ["--set", s]);
-    words.iter().copied().chain(PLACE).chain(set).collect()
-}
 
 fn wait(mut child: Child) -> (Option<i32>, String) {
     let began = Instant::now();

@@ -2,7 +2,7 @@
 
 use super::output::print;
 use super::settings::SettingsArgs;
-use crate::config::{KEYS, Resolved, SECTIONS, preset_names, preset_text};
+use crate::config::{KEYS, Resolved, SECTIONS, is_overlay, preset_names, preset_text};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
@@ -43,7 +43,8 @@ impl ConfigArgs {
             ConfigCommand::List => {
                 let resolved = Resolved::default();
                 print(|w| {
-                    writeln!(w, "presets: {}", preset_names().collect::<Vec<_>>().join(", "))?;
+                    let (overlays, runs): (Vec<_>, Vec<_>) = preset_names().partition(|name| is_overlay(name));
+                    writeln!(w, "presets: {}; to lay over one of them: {}", runs.join(", "), overlays.join(", "))?;
                     let mut section = "";
                     for (key, value, _) in resolved.entries() {
                         let here = key.split('.').next().unwrap_or_default();

@@ -26,8 +26,11 @@ impl DemoArgs {
         if self.training.data.as_deref().is_some_and(|d| d != "demo") {
             usage!("moue demo trains on generated faces; use `moue pretrain` and `moue finetune` for --data PACK");
         }
-        let (preset, train, valid, test) = if self.quick { ("demo-quick", 1536, 256, 512) } else { ("demo", 6000, 500, 2000) };
-        let generator = GeneratorConfig { train, valid, test, size: 48, noise: self.noise, ..GeneratorConfig::default() };
+        let whole = GeneratorConfig { noise: self.noise, ..GeneratorConfig::demo() };
+        let (preset, generator) = match self.quick {
+            true => ("demo-quick", GeneratorConfig { train: 1536, valid: 256, test: 512, ..whole }),
+            false => ("demo", whole),
+        };
         generator.check()?;
         let stages = Stages { pretrain: true, finetune: true };
         self.training.carry_out(Request { command: "demo", stages, preset: Some(preset), generator, from: None, labels: None })

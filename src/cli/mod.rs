@@ -10,6 +10,8 @@ mod runs;
 mod settings;
 
 #[cfg(feature = "train")]
+mod compare;
+#[cfg(feature = "train")]
 mod demo;
 #[cfg(feature = "train")]
 mod evaluate;
@@ -52,6 +54,8 @@ pub enum Command {
     #[cfg(feature = "train")]
     Evaluate(evaluate::EvaluateArgs),
     #[cfg(feature = "train")]
+    Compare(compare::CompareArgs),
+    #[cfg(feature = "train")]
     Predict(predict::PredictArgs),
     #[cfg(feature = "train")]
     Hog(hog::HogArgs),
@@ -76,6 +80,8 @@ impl Cli {
             Command::Finetune(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Evaluate(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::Compare(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Predict(args) => args.run(),
             #[cfg(feature = "train")]

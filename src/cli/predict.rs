@@ -1,7 +1,7 @@
 //! `moue predict`: expressions of new pictures.
 
 use super::output::print;
-use crate::config::DeviceChoice;
+use crate::config::{DeviceChoice, Objective};
 use crate::dataset::Pixels;
 use crate::dataset::pack::MAX_SIDE;
 use crate::engine::{device, read_values};
@@ -28,8 +28,8 @@ pub struct PredictArgs {
     /// Classes to print, most likely first
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     top: u16,
-    /// pll or ce (default: pll, or ce where there is no other)
-    #[arg(long, value_parser = ["pll", "ce"])]
+    /// Objective whose network is taken: pll, ce, proden ... (default: what the run is about, not its baseline)
+    #[arg(long, value_name = "OBJECTIVE", value_parser = Objective::ALL.map(Objective::name))]
     which: Option<String>,
     /// auto, cpu, gpu, vulkan[:n], metal, dx12 or gl
     #[arg(long, value_name = "DEVICE", default_value = "auto")]

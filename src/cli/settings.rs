@@ -1,6 +1,6 @@
 //! The layers of settings as they are typed: preset, file, single values.
 
-use crate::config::{Origin, Resolved};
+use crate::config::{Origin, Resolved, is_overlay};
 use anyhow::Result;
 use clap::Args;
 use std::path::PathBuf;
@@ -8,9 +8,9 @@ use std::path::PathBuf;
 /// Arguments of every command that reads settings.
 #[derive(Args, Debug, Default)]
 pub struct SettingsArgs {
-    /// Preset of settings; `moue config list` names them
-    #[arg(long, value_name = "NAME")]
-    pub preset: Option<String>,
+    /// Presets of settings, the later over the earlier (`--preset ferplus-cpu,robust`); `moue config list` names them
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub preset: Vec<String>,
     /// TOML file of settings, over the preset
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -23,13 +23,16 @@ impl SettingsArgs {
     /// Whether nothing was typed.
     #[cfg(feature = "train")]
     pub fn is_empty(&self) -> bool {
-        self.preset.is_none() && self.config.is_none() && self.set.is_empty()
+        self.preset.is_empty() && self.config.is_none() && self.set.is_empty()
     }
 
-    /// Resolves the layers over the defaults; `fallback` is the preset when none was typed.
+    /// Resolves the layers over the defaults; `fallback` is the preset when none was typed that describes a whole run: overlays such as
+    /// `robust` leave it in place.
     pub fn resolve(&self, fallback: Option<&str>) -> Result<Resolved> {
         let mut resolved = Resolved::default();
-        if let Some(preset) = self.preset.as_deref().or(fallback) {
+        let whole = |name: &String| !is_overlay(name);
+        let fallback = fallback.filter(|_| !self.preset.iter().any(whole));
+        for preset in fallback.into_iter().chain(self.preset.iter().map(String::as_str)) {
             resolved = resolved.with_preset(preset)?;
         }
         if let Some(file) = &self.config {

@@ -2,7 +2,7 @@
 
 use super::output::print;
 use super::settings::SettingsArgs;
-use crate::config::{DeviceChoice, Objective, Origin, Resolved};
+use crate::config::{DeviceChoice, Origin, Resolved};
 use crate::dataset::generated::{self, GeneratorConfig};
 use crate::dataset::{Pack, PackWriter};
 use crate::engine::device;
@@ -54,7 +54,7 @@ pub struct Request {
 }
 
 /// File of the generated faces in a run folder.
-const GENERATED: &str = "faces.moue";
+pub(super) const GENERATED: &str = "faces.moue";
 
 impl TrainingArgs {
     /// Builds the job, runs it and prints its result. Everything that can be refused is refused before a run folder exists.
@@ -82,7 +82,7 @@ impl TrainingArgs {
         if let Some(from) = &from {
             pipeline::load::pretraining(from, &settings)?;
         }
-        let partial = request.stages.finetune && settings.finetune.objective == Objective::Pll;
+        let partial = request.stages.finetune && settings.finetune.objective.is_partial();
         let candidates = |pack: &Pack| -> Result<Option<Candidates>> {
             Ok(match &labels {
                 _ if !partial => None,
@@ -103,7 +103,8 @@ impl TrainingArgs {
             (None, None) => (RunFolder::create_numbered(Path::new("runs"), request.command)?, self.seed.unwrap_or(0)),
         };
         if loaded.is_none() {
-            let generated = generated_pack(&request, &folder, seed).and_then(|pack| Ok((candidates(&pack)?, pack)));
+            let generator = GeneratorConfig { seed, ..request.generator.clone() };
+            let generated = generated_pack(&generator, folder.path()).and_then(|pack| Ok((candidates(&pack)?, pack)));
             if generated.is_err() && !folder.manifest().exists() {
                 // Not yet a run: it would only stand in the way of the next attempt. The error itself is what matters.
                 let _ = std::fs::remove_dir_all(folder.path());
@@ -166,13 +167,12 @@ impl TrainingArgs {
     }
 }
 
-/// Draws the faces of `--data demo` into the run folder.
-fn generated_pack(request: &Request, folder: &RunFolder, seed: u64) -> Result<Pack> {
-    let path = folder.path().join(GENERATED);
-    let config = GeneratorConfig { seed, ..request.generator.clone() };
+/// Draws the faces of `--data demo` into a folder.
+pub(super) fn generated_pack(config: &GeneratorConfig, folder: &Path) -> Result<Pack> {
+    let path = folder.join(GENERATED);
     config.check()?;
     let mut writer = PackWriter::create(&path, generated::protocol())?;
-    generated::generate(&config, &mut writer)?;
-    writer.finish(generated::provenance(&config))?;
+    generated::generate(config, &mut writer)?;
+    writer.finish(generated::provenance(config))?;
     Pack::open(&path)
 }

@@ -10,20 +10,38 @@ use std::fmt;
 use std::path::Path;
 use toml::{Table, Value};
 
-/// The presets compiled into the binary: name and TOML text.
-const PRESETS: &[(&str, &str)] = &[
-    ("demo", include_str!("../../assets/presets/demo.toml")),
-    ("demo-quick", include_str!("../../assets/presets/demo-quick.toml")),
-    ("ferplus-cpu", include_str!("../../assets/presets/ferplus-cpu.toml")),
-    ("ferplus-gpu", include_str!("../../assets/presets/ferplus-gpu.toml")),
-    ("paper-ferplus", include_str!("../../assets/presets/paper-ferplus.toml")),
-    ("paper-rafdb", include_str!("../../assets/presets/paper-rafdb.toml")),
-    ("paper-affectnet7", include_str!("../../assets/presets/paper-affectnet7.toml")),
-    ("paper-affectnet8", include_str!("../../assets/presets/paper-affectnet8.toml")),
-];
+/// A set of values compiled into the binary.
+struct Preset {
+    name: &'static str,
+    /// Changes some values of another preset, rather than describing a whole run.
+    overlay: bool,
+    text: &'static str,
+}
+
+macro_rules! presets {
+    ($($kind:ident: $($name:literal),* ;)*) => {
+        const PRESETS: &[Preset] = &[$($(Preset {
+            name: $name,
+            overlay: presets!(@ $kind),
+            text: include_str!(concat!("../../assets/presets/", $name, ".toml")),
+        },)*)*];
+    };
+    (@ runs) => { false };
+    (@ overlays) => { true };
+}
+
+presets! {
+    runs: "demo", "demo-quick", "ferplus-cpu", "ferplus-gpu", "paper-ferplus", "paper-rafdb", "paper-affectnet7", "paper-affectnet8";
+    overlays: "paper", "robust";
+}
+
+/// Whether a preset is laid over another (`--preset ferplus-cpu,robust`) rather than describing a whole run.
+pub fn is_overlay(name: &str) -> bool {
+    PRESETS.iter().any(|p| p.name == name && p.overlay)
+}
 
 pub fn preset_names() -> impl Iterator<Item = &'static str> {
-    PRESETS.iter().map(|p| p.0)
+    PRESETS.iter().map(|p| p.name)
 }
 
 /// The TOML text of a preset.
@@ -31,8 +49,8 @@ pub fn preset_names() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// Unknown name: lists the known ones (bad usage).
 pub fn preset_text(name: &str) -> Result<&'static str> {
-    match PRESETS.iter().find(|p| p.0 == name) {
-        Some(p) => Ok(p.1),
+    match PRESETS.iter().find(|p| p.name == name) {
+        Some(p) => Ok(p.text),
         None => {
             let near = nearest(name, preset_names()).map(|n| format!(" Did you mean `{n}`?")).unwrap_or_default();
             usage!("no preset is called `{name}`.{near} Known: {}", preset_names().collect::<Vec<_>>().join(", "))
@@ -156,6 +174,11 @@ impl Resolved {
             format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v")).unwrap_or_else(|| Value::String(text.to_string()));
         self.set(key, value, Origin::Flag).map_err(|e| Usage(format!("--set {assignment}: {e}")))?;
         Ok(self)
+    }
+
+    /// Applies one layer as a table of experiments names it: `key=value`, or else a preset.
+    pub fn with_layer(self, layer: &str) -> Result<Self> {
+        if layer.contains('=') { self.with_flag(layer) } else { self.with_preset(layer) }
     }
 
     /// Takes over the values of an earlier run's manifest (`key` -> TOML text).

@@ -168,6 +168,8 @@ choice!(
         AfterStep,
         /// Before the loss, from the same forward pass.
         BeforeLoss,
+        /// After the optimiser step, from a second forward pass of the same batch.
+        RefreshForward,
     }
 );
 choice!(
@@ -177,8 +179,61 @@ choice!(
         Pll,
         /// Plain cross-entropy on the given (majority) label.
         Ce,
+        /// Cross-entropy on the annotators' vote shares (Barsoum et al. 2016).
+        CeSoft,
+        /// Cross-entropy on the given label with label smoothing (Szegedy et al. 2016).
+        CeSmooth,
+        /// Progressive identification of true labels (Lv et al. 2020).
+        Proden,
+        /// Risk-consistent partial-label learning (Feng et al. 2020).
+        Rc,
+        /// Classifier-consistent partial-label learning (Feng et al. 2020).
+        Cc,
+        /// Leveraged weighted loss (Wen et al. 2021).
+        Lw,
+        /// Consistency regularisation over three views (Wu et al. 2022).
+        CrPll,
     }
 );
+
+impl Objective {
+    pub const ALL: [Self; 9] = [Self::Ce, Self::CeSoft, Self::CeSmooth, Self::Pll, Self::Proden, Self::Rc, Self::Cc, Self::Lw, Self::CrPll];
+
+    /// As settings, stages and `--which` spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pll => "pll",
+            Self::Ce => "ce",
+            Self::CeSoft => "ce_soft",
+            Self::CeSmooth => "ce_smooth",
+            Self::Proden => "proden",
+            Self::Rc => "rc",
+            Self::Cc => "cc",
+            Self::Lw => "lw",
+            Self::CrPll => "cr_pll",
+        }
+    }
+
+    /// As tables call it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Pll => "partial labels",
+            Self::Ce => "plain cross-entropy on majority",
+            Self::CeSoft => "cross-entropy on vote shares",
+            Self::CeSmooth => "label smoothing on majority",
+            Self::Proden => "PRODEN",
+            Self::Rc => "RC",
+            Self::Cc => "CC",
+            Self::Lw => "LW",
+            Self::CrPll => "CR-PLL",
+        }
+    }
+
+    /// Whether it learns from candidate sets.
+    pub fn is_partial(self) -> bool {
+        !matches!(self, Self::Ce | Self::CeSoft | Self::CeSmooth)
+    }
+}
 
 settings! {
     /// How a face becomes the network's input.
@@ -310,6 +365,8 @@ settings! {
     }
     /// Confidence revision (paper eq. 3-4, METHOD 1.6).
     revise: ReviseSettings {
+        /// false: rows stay uniform on the candidates, eq. 1 alone (paper Tables V and VIII without "Re-conf").
+        enabled: bool = true,
         /// sigmoid (paper) or softmax of the logits over the candidates.
         response: Response = Response::Sigmoid,
         /// Certainty compared with theta: margin, ratio or top1. [C]
@@ -322,13 +379,25 @@ settings! {
         ema: f64 = 0.0,
         /// First epoch that revises.
         start_epoch: usize = 0usize,
-        /// after_step (PRODEN) or before_loss. [C]
+        /// When rows are revised: after_step, from the forward pass that gave the loss (PRODEN; costs nothing); before_loss, so that the
+        /// loss already sees the new rows; refresh_forward, from a second forward pass after the step (RC, LW; a third dearer). [C]
         order: Order = Order::AfterStep,
     }
     /// Supervised finetuning.
     finetune: FinetuneSettings {
-        /// pll (candidate sets) or ce (plain cross-entropy on the given label).
+        /// What is minimised. On candidate sets: pll (the paper's: cross-entropy against revised confidences, and the uniformity loss), and
+        /// published rivals without it, each with its own revision rule (METHOD 7): proden, rc, cc, lw, cr_pll. On the given label: ce, or
+        /// ce_smooth; on the annotators' vote shares: ce_soft.
         objective: Objective = Objective::Pll,
+        /// ce_smooth: share of each target that is spread over all classes. [R: 0.1, Szegedy et al. 2016]
+        smoothing: f64 = 0.1,
+        /// lw: weight of the classes outside the candidate set. [R: LW, 1 or 2]
+        lw_beta: f64 = 2.0,
+        /// cr_pll: share of the epochs over which the consistency term grows to its full weight. [R: CR-PLL, 100 of 200 epochs]
+        cr_ramp: f64 = 0.5,
+        /// Draw faces with replacement so that every class comes up equally often, by the given label (as many draws an epoch as there are
+        /// faces). Rare classes gain, frequent ones are seen less. [R: DMUE, for AffectNet; C: off]
+        balanced: bool = false,
         /// After the run, train the ce objective under the same budget and seed, and print both.
         baseline: bool = true,
         /// Passes over the training faces. [P: 100 RAF-DB, 100 FERPlus, 25 AffectNet]
@@ -378,6 +447,8 @@ settings! {
         threads: usize = 0usize,
         /// Faces per forward pass in evaluation.
         evaluate_batch: usize = 256usize,
+        /// Average the probabilities of each face and its mirror image in evaluation (test-time augmentation; twice the time). [C: off]
+        evaluate_flip: bool = false,
     }
 }
 
@@ -434,6 +505,8 @@ impl Settings {
             ("revise.ema", s.revise.ema),
             ("finetune.erase", s.finetune.erase),
             ("finetune.layer_decay", s.finetune.layer_decay),
+            ("finetune.smoothing", s.finetune.smoothing),
+            ("finetune.cr_ramp", s.finetune.cr_ramp),
             ("pretrain.drop_path", s.pretrain.drop_path),
             ("finetune.drop_path", s.finetune.drop_path),
             ("decoder.dropout", s.decoder.dropout),
@@ -462,6 +535,7 @@ impl Settings {
             ("finetune.weight_decay", s.finetune.weight_decay),
             ("finetune.clip", s.finetune.clip),
             ("finetune.rotate", s.finetune.rotate),
+            ("finetune.lw_beta", s.finetune.lw_beta),
             ("uniform.lambda", s.uniform.lambda),
             ("vit.mlp_ratio", s.vit.mlp_ratio),
             ("decoder.mlp_ratio", s.decoder.mlp_ratio),

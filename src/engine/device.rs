@@ -15,6 +15,7 @@ use std::cmp::Reverse;
 use std::sync::{Mutex, PoisonError};
 
 /// A device that is ready for tensors.
+#[derive(Clone)]
 pub struct OpenDevice {
     pub device: Device,
     /// For people, and for the column DEVICE of `moue runs`.

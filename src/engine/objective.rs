@@ -2,6 +2,7 @@
 
 use super::shards::Shards;
 use crate::model::Noise;
+use crate::random::{Stream, shuffled};
 use crate::run::{At, EventSender};
 use anyhow::Result;
 use burn::module::Module;
@@ -15,6 +16,11 @@ pub trait Source: Send + Sync {
 
     /// Training faces; positions run from 0 to this.
     fn faces(&self) -> usize;
+
+    /// The positions of one epoch, in the order in which they are trained on: all of them, shuffled.
+    fn order(&self, rng: &mut Stream) -> Vec<usize> {
+        shuffled(self.faces(), rng)
+    }
 
     /// Makes the batch of some positions. Depends on nothing but its arguments.
     fn prepare(&self, epoch: u64, positions: &[usize]) -> Result<Self::Batch>;
@@ -67,6 +73,22 @@ pub trait Objective: Sync {
         noise: &mut Noise,
         device: &Device,
     ) -> Pass;
+
+    /// Whether [`Objective::after_step`] wants the responses of the updated network instead of those of the step's own forward pass.
+    fn refreshes(&self) -> bool {
+        false
+    }
+
+    /// The response of the updated network, `[b, C]`; asked for where [`Objective::refreshes`]. `model` carries no graph.
+    fn respond(
+        &self,
+        _model: &Self::Model,
+        _batch: &<Self::Source as Source>::Batch,
+        _noise: &mut Noise,
+        _device: &Device,
+    ) -> Option<Tensor<2>> {
+        None
+    }
 
     /// Learns from the responses of one optimiser step: `positions` and `responses` (`[n, C]`) in batch order.
     fn after_step(&mut self, _epoch: u64, _positions: &[usize], _responses: &[f32]) {}

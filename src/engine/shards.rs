@@ -32,9 +32,16 @@ pub struct StepGradients {
 #[derive(Clone, Copy, Debug)]
 pub struct Position<'a> {
     pub streams: Streams,
-    /// Names the stage.
+    /// Names the kind of stage.
     pub stage: &'a str,
     pub step: u64,
+}
+
+impl Position<'_> {
+    /// The random masks of one part.
+    fn noise(&self, part: usize) -> Noise {
+        Noise::new(self.streams.at(&format!("noise/{}", self.stage), &[self.step, part as u64]))
+    }
 }
 
 impl Shards {
@@ -92,7 +99,7 @@ impl Shards {
         let passes = self.map(parts, |i, batch| {
             // Threads must not share graph nodes: each part differentiates its own leaves over the same memory.
             let model = if alone { model.clone() } else { model.clone().map(&mut OwnLeaves) };
-            let mut noise = Noise::new(position.streams.at(&format!("noise/{}", position.stage), &[position.step, i as u64]));
+            let mut noise = position.noise(i);
             let shard = Shard { share: objective.weight(batch) / total.max(f64::MIN_POSITIVE), first: i == 0 };
             let Pass { loss, response } = objective.forward(&model, batch, shard, &mut noise, device);
             let value = loss.clone().inner();
@@ -111,6 +118,19 @@ impl Shards {
         }
         let loss = loss.unwrap_or_else(|| Tensor::zeros([1], &device.clone()));
         StepGradients { gradients: accumulator.grads(), loss, responses }
+    }
+
+    /// A second forward pass over the parts of a step, by the updated network and under the same random masks as the first.
+    pub fn responses<O: Objective>(
+        &self,
+        objective: &O,
+        model: &O::Model,
+        parts: &[<O::Source as Source>::Batch],
+        position: Position,
+        device: &Device,
+    ) -> Vec<Option<Tensor<2>>> {
+        let model = model.valid();
+        self.map(parts, |i, batch| objective.respond(&model, batch, &mut position.noise(i), &device.clone().inner()))
     }
 }
 

@@ -8,7 +8,7 @@ use super::optimizer::{Optimizer, OptimizerConfig};
 use super::read_values;
 use super::schedule::Schedule;
 use super::shards::{Position, Shards};
-use crate::random::{SliceRandom, Streams};
+use crate::random::Streams;
 use crate::run::{At, Body, EventSender, Level, Phase, RunFolder, Scalars};
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
@@ -43,6 +43,8 @@ pub struct Plan<'a> {
     pub shards: &'a Shards,
     pub folder: &'a RunFolder,
     pub events: &'a EventSender,
+    /// Names the streams of face order and random masks: stages of one kind see the same ones, so objectives differ in nothing else.
+    pub kind: &'a str,
     /// What every checkpoint of the stage says beside its step.
     pub state: State,
     /// Go on from the newest checkpoint of this stage, if there is one.
@@ -140,7 +142,7 @@ pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) 
     let mut slot = Some(model);
     while step < steps {
         let epoch = step / per_epoch;
-        let order = epoch_order(&plan.streams, &name, epoch, faces);
+        let order = source.order(&mut plan.streams.at(&format!("order/{}", plan.kind), &[epoch]));
         let parts = plan.shards.count() * plan.accumulate.max(1);
         let make = |item: usize| -> Result<Loaded<<O::Source as Source>::Batch>> {
             let positions = &order[item * batch..(item + 1) * batch];
@@ -152,12 +154,16 @@ pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) 
         let mut interrupted = false;
         loader::ahead(first..per_epoch as usize, plan.workers, AHEAD, make, |_, made| {
             let Loaded { positions, parts } = made?;
-            let here = Position { streams: plan.streams, stage: &name, step };
+            let here = Position { streams: plan.streams, stage: plan.kind, step };
             let model = slot.take().context("the model is inside a step")?;
             let pass = plan.shards.gradients(&*objective, &model, &parts, here, plan.device);
             let (model, norm) = optimizer.step(model, pass.gradients, schedule.rate(step));
             slot = Some(model);
-            let responses = read_responses(pass.responses)?;
+            let responses = match slot.as_ref() {
+                Some(model) if objective.refreshes() => plan.shards.responses(&*objective, model, &parts, here, plan.device),
+                _ => pass.responses,
+            };
+            let responses = read_responses(responses)?;
             if !responses.is_empty() {
                 objective.after_step(epoch, &positions, &responses);
             }
@@ -203,7 +209,7 @@ fn log(interval: &mut Interval, plan: &Plan, step: u64, per_epoch: u64, rate: f6
     let scalars = Scalars::from([("loss", loss), ("lr", rate), ("grad_norm", norm), ("faces_per_second", speed)]);
     plan.events.emit(&at, Body::Scalars(scalars));
     if !loss.is_finite() || !norm.is_finite() {
-        let section = if plan.state.stage == "pretrain" { "pretrain" } else { "finetune" };
+        let section = plan.kind;
         bail!(
             "training diverged at step {step} of {}: loss {loss}, gradient norm {norm}; lower {section}.lr or set {section}.clip \
              (the newest checkpoint is in {})",
@@ -212,15 +218,6 @@ fn log(interval: &mut Interval, plan: &Plan, step: u64, per_epoch: u64, rate: f6
         );
     }
     Ok(())
-}
-
-/// Shuffled training positions of one epoch.
-fn epoch_order(streams: &Streams, stage: &str, epoch: u64, faces: usize) -> Vec<usize> {
-    // Baseline and partial-label run see the same order, so they differ in nothing but their objective.
-    let stage = stage.split('/').next().unwrap_or(stage);
-    let mut order: Vec<usize> = (0..faces).collect();
-    order.shuffle(&mut streams.at(&format!("order/{stage}"), &[epoch]));
-    order
 }
 
 fn read_responses(responses: Vec<Option<Tensor<2>>>) -> Result<Vec<f32>> {

@@ -1,6 +1,10 @@
-//! Measures: what a confusion matrix says. Pure counting, no tensors.
+//! Measures: what predictions are worth, and whether two runs differ. Pure counting, no tensors.
 
+pub mod bootstrap;
+
+use crate::config::Response;
 use crate::dataset::{Class, Split};
+use crate::labels::confidence::response;
 use crate::run::Body;
 
 /// Counts `[true class][predicted class]`.
@@ -47,15 +51,75 @@ impl Confusion {
         &self.counts
     }
 
-    /// The event that reports this matrix.
-    pub fn into_event(self, split: Split, loss: Option<f64>) -> Body {
+    /// Mean over the classes that occur of the harmonic mean of precision and recall, 0 for a class that is never hit; NaN without faces.
+    pub fn macro_f1(&self) -> f64 {
+        let f1 = |c: usize| {
+            let faces: u64 = self.counts[c].iter().sum();
+            let predicted: u64 = self.counts.iter().map(|row| row[c]).sum();
+            (faces > 0).then(|| 2.0 * self.counts[c][c] as f64 / (faces + predicted) as f64)
+        };
+        let all: Vec<f64> = (0..self.counts.len()).filter_map(f1).collect();
+        all.iter().sum::<f64>() / all.len() as f64
+    }
+
+    /// Each true class's faces as shares of the row, `[true class][predicted class]`; none where the class does not occur.
+    pub fn row_shares(&self) -> Vec<Option<Vec<f64>>> {
+        let share = |row: &Vec<u64>| {
+            let faces: u64 = row.iter().sum();
+            (faces > 0).then(|| row.iter().map(|&n| n as f64 / faces as f64).collect())
+        };
+        self.counts.iter().map(share).collect()
+    }
+}
+
+/// Equal-width bins of the calibration error (Guo et al. 2017).
+const CALIBRATION_BINS: usize = 15;
+
+/// What a network makes of labelled faces.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scored {
+    pub confusion: Confusion,
+    /// Mean cross-entropy.
+    pub loss: f64,
+    /// Expected calibration error: how far, on average, the probability of the predicted class is from the share that is right.
+    pub calibration_error: f64,
+}
+
+impl Scored {
+    /// From one label and one row of logits (`[faces, C]`, row-major) a face. A face without finite logits has an infinite loss.
+    pub fn new(classes: usize, labels: &[Class], logits: &[f32]) -> Self {
+        let mut confusion = Confusion::new(classes);
+        let mut loss = 0.0;
+        let mut bins = [(0u64, 0.0, 0.0); CALIBRATION_BINS];
+        let all: Vec<Class> = (0..classes as Class).collect();
+        for (&label, z) in labels.iter().zip(logits.chunks(classes)) {
+            let predicted = argmax(z);
+            confusion.add(label, predicted);
+            let Some(p) = response(Response::Softmax, z, &all) else {
+                loss = f64::INFINITY;
+                continue;
+            };
+            loss -= p[usize::from(label)].max(f64::MIN_POSITIVE).ln();
+            let confidence = p[usize::from(predicted)];
+            let bin = &mut bins[((confidence * CALIBRATION_BINS as f64) as usize).min(CALIBRATION_BINS - 1)];
+            *bin = (bin.0 + 1, bin.1 + confidence, bin.2 + f64::from(u8::from(predicted == label)));
+        }
+        let faces = labels.len().max(1) as f64;
+        let calibration_error = bins.iter().map(|(_, confidence, right)| (confidence - right).abs()).sum::<f64>() / faces;
+        Self { confusion, loss: loss / faces, calibration_error }
+    }
+
+    /// The event that reports it.
+    pub fn into_event(self, split: Split) -> Body {
         Body::Evaluation {
             split,
-            accuracy: self.accuracy(),
-            mean_recall: self.mean_recall(),
-            per_class: self.recalls(),
-            loss,
-            confusion: self.counts,
+            accuracy: self.confusion.accuracy(),
+            mean_recall: self.confusion.mean_recall(),
+            macro_f1: Some(self.confusion.macro_f1()),
+            calibration_error: Some(self.calibration_error),
+            per_class: self.confusion.recalls(),
+            loss: Some(self.loss),
+            confusion: self.confusion.counts,
         }
     }
 }
@@ -84,6 +148,21 @@ mod tests {
         assert_eq!(m.accuracy(), 4.0 / 6.0);
         assert_eq!(m.recalls(), [Some(0.75), Some(0.5), None]);
         assert_eq!(m.mean_recall(), 0.625);
+        // F1 of class 0: 2 * 3 / (4 + 4), of class 1: 2 * 1 / (2 + 2).
+        assert_eq!(m.macro_f1(), 0.625);
+        assert_eq!(m.row_shares(), [Some(vec![0.75, 0.25, 0.0]), Some(vec![0.5, 0.5, 0.0]), None]);
+    }
+
+    #[test]
+    fn calibration_compares_confidence_with_the_share_that_is_right() {
+        // Probability 0.8 on class 0 four times, three of them right: off by 0.05; then 0.9 on class 1, wrong: off by 0.9.
+        let logit = |p: f64| (p / (1.0 - p)).ln() as f32;
+        let logits: Vec<f32> = [0.8, 0.8, 0.8, 0.8, 0.1].iter().flat_map(|&p| [logit(p), 0.0]).collect();
+        let scored = Scored::new(2, &[0, 0, 0, 1, 0], &logits);
+        assert!((scored.calibration_error - (4.0 * 0.05 + 0.9) / 5.0).abs() < 1e-6, "{}", scored.calibration_error);
+        let loss = -(3.0 * 0.8f64.ln() + 0.2f64.ln() + 0.1f64.ln()) / 5.0;
+        assert!((scored.loss - loss).abs() < 1e-6);
+        assert_eq!(Scored::new(2, &[0], &[f32::NAN, 0.0]).loss, f64::INFINITY);
     }
 
     #[test]

@@ -1,14 +1,51 @@
-//! The two terms of the finetuning loss.
+//! The terms of finetuning losses, each summed over the batch: `[B, C]` -> `[1]`. Which objective is made of which is said in
+//! [`super::recipe`].
 
 use crate::config::{SelfTerm, UniformKind, UniformSettings};
 use burn::prelude::*;
-use burn::tensor::activation::log_softmax;
+use burn::tensor::activation::{log_softmax, sigmoid};
 
 /// Cross-entropy against confidence vectors, summed over the batch (paper eq. 1): logits and targets `[B, C]` -> `[1]`.
 ///
 /// Targets are constants; through log-softmax, so that it is finite for any finite logits.
 pub fn confidence_cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
     (log_softmax(logits, 1) * targets).sum().neg()
+}
+
+/// `targets` with a share `smoothing` of each row spread evenly over all classes (label smoothing; Szegedy et al. 2016).
+pub fn smoothed(targets: Tensor<2>, smoothing: f64) -> Tensor<2> {
+    let classes = targets.dims()[1] as f64;
+    targets.mul_scalar(1.0 - smoothing).add_scalar(smoothing / classes)
+}
+
+/// Minus the log of the candidates' summed probability (CC, Feng et al. 2020): logits and membership (1 or 0) `[B, C]` -> `[1]`.
+pub fn candidate_mass(logits: Tensor<2>, candidates: Tensor<2>) -> Tensor<1> {
+    // Outside the candidates a logit becomes a constant so low that it adds nothing, and so gets no gradient.
+    let inside = logits.clone() * candidates.clone() + candidates.sub_scalar(1.0).mul_scalar(1e30);
+    (log_sum_exp(logits) - log_sum_exp(inside)).sum()
+}
+
+/// Leveraged weighted loss with the sigmoid (LW, Wen et al. 2021): the sum of `w * sigmoid(-z)` over the candidates and of
+/// `beta * w * sigmoid(z)` over all other classes; logits, weights and membership `[B, C]` -> `[1]`.
+pub fn leveraged(logits: Tensor<2>, weights: Tensor<2>, candidates: Tensor<2>, beta: f64) -> Tensor<1> {
+    let inside = sigmoid(logits.clone().neg()) * candidates.clone();
+    let outside = sigmoid(logits) * candidates.neg().add_scalar(1.0);
+    ((inside + outside.mul_scalar(beta)) * weights).sum()
+}
+
+/// Kullback-Leibler divergence of the predictions from the rows, KL(rows | softmax) (CR-PLL, Wu et al. 2022): `[B, C]` twice -> `[1]`.
+pub fn divergence(logits: Tensor<2>, rows: Tensor<2>) -> Tensor<1> {
+    // 0 log 0 = 0
+    let negentropy = (rows.clone() * rows.clone().clamp_min(f32::MIN_POSITIVE).log()).sum();
+    confidence_cross_entropy(logits, rows) + negentropy
+}
+
+/// Minus the log-likelihood that no class outside the candidates is the true one, `log(1.0000001 - p)` each (CR-PLL's supervised term).
+pub fn complement(logits: Tensor<2>, candidates: Tensor<2>) -> Tensor<1> {
+    let outside = candidates.neg().add_scalar(1.0);
+    // In single precision 1.0000001 is 1 + epsilon: certainty on a wrong class costs 15.9 and still has a slope.
+    let log = log_softmax(logits, 1).exp().neg().add_scalar(1.0000001).log();
+    (log * outside).sum().neg()
 }
 
 /// Uniformity of the class queries `[C, D]` on the hypersphere (paper eq. 2, METHOD 1.5) -> `[1]`, unweighted and unscaled.

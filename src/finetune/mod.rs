@@ -1,25 +1,32 @@
-//! Supervised finetuning: partial labels with confidence revision (paper eq. 1-4, Algorithm 1), and plain cross-entropy beside it.
+//! Supervised finetuning: partial labels with confidence revision (paper eq. 1-4, Algorithm 1), its published rivals, and plain
+//! cross-entropy beside them.
 //!
-//! Both objectives share everything but where targets come from: the partial-label run trains against rows of a
-//! [`ConfidenceTable`] that it revises after every step, plain cross-entropy against one-hot rows of the given labels.
+//! All objectives share everything but the parts that their [`Recipe`] names: each trains against rows of a [`ConfidenceTable`], which
+//! starts from candidate sets, votes or given labels and may be revised after every step.
 
+pub mod leverage;
 pub mod loss;
+pub mod recipe;
 
 use crate::config::{self, Order, Settings};
-use crate::dataset::{Class, Pack, Split};
+use crate::dataset::{Pack, Pixels, Split};
 use crate::engine::objective::{EpochEnd, Objective, Pass, Shard, Source};
 use crate::engine::shards::Shards;
 use crate::engine::{loader, read_values};
-use crate::eval::{Confusion, argmax};
+use crate::eval::Scored;
+use crate::labels::candidates::shares;
 use crate::labels::confidence::{self, Revision};
 use crate::labels::{Candidates, ConfidenceTable};
 use crate::model::{Classifier, Crops, Input, Noise};
-use crate::random::Streams;
+use crate::random::{Stream, Streams, shuffled, weighted};
 use crate::run::event::CONFIDENCE_BINS;
 use crate::run::{Body, Phase, Scalars};
 use crate::transform::augment::{Augment, augment};
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
+use burn::tensor::activation::{log_softmax, softmax};
+use leverage::Leverage;
+use recipe::{Loss, Recipe, Targets};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -28,8 +35,10 @@ const WATCHED: usize = 12;
 
 /// Augmented faces and which training positions they are.
 pub struct FaceBatch {
+    epoch: u64,
     positions: Vec<usize>,
-    crops: Crops,
+    /// The ordinary view, then the strong ones.
+    views: Vec<Crops>,
 }
 
 /// Makes [`FaceBatch`]es from a pack.
@@ -39,7 +48,11 @@ pub struct LabelledFaces {
     train: Vec<usize>,
     streams: Streams,
     input: Input,
-    augment: Augment,
+    weak: Augment,
+    strong: Augment,
+    strong_views: usize,
+    /// Running sums of the faces' sampling weights; empty: every face once an epoch.
+    balance: Vec<f64>,
 }
 
 impl Source for LabelledFaces {
@@ -49,17 +62,26 @@ impl Source for LabelledFaces {
         self.train.len()
     }
 
+    fn order(&self, rng: &mut Stream) -> Vec<usize> {
+        let n = self.train.len();
+        if self.balance.is_empty() { shuffled(n, rng) } else { (0..n).map(|_| weighted(&self.balance, rng)).collect() }
+    }
+
     fn prepare(&self, epoch: u64, positions: &[usize]) -> Result<FaceBatch> {
-        let mut batch = FaceBatch { positions: positions.to_vec(), crops: Crops::default() };
+        let mut views = vec![Crops::default(); 1 + self.strong_views];
         for &position in positions {
             let index = self.train[position];
             let face = self.pack.pixels(index)?;
-            // Named without the objective: every objective sees the same crops.
-            let mut rng = self.streams.at("finetune/augment", &[epoch, index as u64]);
-            let crop = augment(&face, self.input.side, self.input.channels, &self.augment, &mut rng);
-            self.input.push(&mut batch.crops, &crop);
+            for (view, crops) in views.iter_mut().enumerate() {
+                // Named without the objective: every objective sees the same ordinary crops.
+                let (how, mut rng) = match view {
+                    0 => (&self.weak, self.streams.at("finetune/augment", &[epoch, index as u64])),
+                    _ => (&self.strong, self.streams.at("finetune/augment/strong", &[epoch, index as u64, view as u64])),
+                };
+                self.input.push(crops, &augment(&face, self.input.side, self.input.channels, how, &mut rng));
+            }
         }
-        Ok(batch)
+        Ok(FaceBatch { epoch, positions: positions.to_vec(), views })
     }
 }
 
@@ -68,47 +90,80 @@ pub struct Finetune {
     source: Arc<LabelledFaces>,
     pack: Arc<Pack>,
     settings: Settings,
+    recipe: Recipe,
     table: ConfidenceTable,
-    partial: bool,
+    leverage: Option<Leverage>,
     since_event: Revision,
     watched: Vec<usize>,
 }
 
 impl Finetune {
-    /// Partial-label finetuning on the faces that have candidate sets.
-    pub fn partial(pack: Arc<Pack>, candidates: &Candidates, settings: &Settings, streams: Streams) -> Self {
-        let (train, sets) = candidates.sets.iter().map(|(i, set)| (*i, set.classes.clone())).unzip();
-        Self::new(pack, train, sets, true, settings, streams)
-    }
-
-    /// Plain cross-entropy on the given labels; faces without one are left out.
+    /// Finetuning under an objective. Candidate sets are read by those that learn from them.
     ///
     /// # Errors
-    /// When no training face has a label.
-    pub fn plain(pack: Arc<Pack>, settings: &Settings, streams: Streams) -> Result<Self> {
-        let labelled = |i: &usize| pack.faces()[*i].label.map(|l| (*i, vec![l]));
-        let (train, sets): (Vec<_>, Vec<_>) = pack.split(Split::Train).iter().filter_map(labelled).unzip();
+    /// When the pack holds nothing that the objective can learn from.
+    pub fn new(
+        objective: config::Objective,
+        pack: Arc<Pack>,
+        candidates: Option<&Candidates>,
+        settings: &Settings,
+        streams: Streams,
+    ) -> Result<Self> {
+        let recipe = Recipe::of(objective, settings);
+        let classes = pack.protocol().classes.len();
+        let labelled = |i: usize| pack.faces()[i].label.map(|label| vec![label]);
+        let (train, table) = match recipe.targets {
+            Targets::Candidates => {
+                let candidates = candidates.context("partial-label training needs candidate sets")?;
+                let (train, sets) = candidates.sets.iter().map(|(i, set)| (*i, set.classes.clone())).unzip();
+                (train, ConfidenceTable::new(classes, sets))
+            }
+            Targets::Given => {
+                let (train, sets): (Vec<_>, Vec<_>) = pack.split(Split::Train).into_iter().filter_map(|i| Some((i, labelled(i)?))).unzip();
+                (train, ConfidenceTable::new(classes, sets))
+            }
+            Targets::Votes => {
+                let row = |i: usize| shares(&pack.faces()[i], classes, &settings.labels);
+                let (train, rows): (Vec<_>, Vec<_>) = pack.split(Split::Train).into_iter().filter_map(|i| Some((i, row(i)?))).unzip();
+                (train, ConfidenceTable::from_rows(classes, rows.concat()))
+            }
+        };
         if train.is_empty() {
-            bail!("no training face of {} has a given label, so there is nothing for plain cross-entropy to learn", pack.path().display());
+            let wanted = if recipe.targets == Targets::Votes { "votes" } else { "a given label" };
+            bail!("no training face of {} has {wanted}, so there is nothing for {} to learn", pack.path().display(), objective.title());
         }
-        Ok(Self::new(pack, train, sets, false, settings, streams))
+        Ok(Self::assembled(recipe, pack, train, table, settings, streams))
     }
 
-    fn new(pack: Arc<Pack>, train: Vec<usize>, sets: Vec<Vec<Class>>, partial: bool, s: &Settings, streams: Streams) -> Self {
-        let table = ConfidenceTable::new(pack.protocol().classes.len(), sets);
-        let f = &s.finetune;
-        let augment = Augment { crop_min: f.crop_min, rotate: f.rotate, flip: f.flip, erase: f.erase };
+    fn assembled(recipe: Recipe, pack: Arc<Pack>, train: Vec<usize>, table: ConfidenceTable, s: &Settings, streams: Streams) -> Self {
         let ambiguous: Vec<usize> = (0..table.len()).filter(|&i| table.is_ambiguous(i)).collect();
         let stride = ambiguous.len().div_ceil(WATCHED).max(1);
+        let balance = if s.finetune.balanced { balance(&pack, &train, &table) } else { Vec::new() };
+        let leveraged = matches!(recipe.loss, Loss::Leveraged { .. });
         Self {
-            source: Arc::new(LabelledFaces { pack: pack.clone(), train, streams, input: Input::of(s), augment }),
+            source: Arc::new(LabelledFaces {
+                pack: pack.clone(),
+                train,
+                streams,
+                input: Input::of(s),
+                weak: recipe::weak(&s.finetune),
+                strong: recipe::strong(&s.finetune),
+                strong_views: recipe.strong_views,
+                balance,
+            }),
             pack,
             settings: s.clone(),
+            leverage: leveraged.then(|| Leverage::new(table.classes(), table.len())),
+            recipe,
             table,
-            partial,
             since_event: Revision::default(),
             watched: ambiguous.into_iter().step_by(stride).collect(),
         }
+    }
+
+    /// Whether labels are decided on the way.
+    pub fn decides(&self) -> bool {
+        self.recipe.revision.is_some()
     }
 
     /// Each training face's position in the pack, and the table of their confidences in the same order.
@@ -159,19 +214,11 @@ impl Objective for Finetune {
 
     fn forward(&self, model: &Classifier, batch: &FaceBatch, shard: Shard, noise: &mut Noise, device: &Device) -> Pass {
         let s = &self.settings;
-        let input = self.source.input.upload(&batch.crops, device).patches();
-        let logits = model.forward(input, s.finetune.drop_path, s.decoder.dropout, noise);
-        let response = self.partial.then(|| logits.clone().inner());
-        let mut targets: Vec<f32> = batch.positions.iter().flat_map(|&i| self.table.row(i).iter().copied()).collect();
-        if s.revise.order == Order::BeforeLoss
-            && let Some(response) = &response
-        {
-            self.revise_targets(&mut targets, &batch.positions, response.clone());
-        }
-        let [b, c] = logits.dims();
-        let targets = Tensor::from_data(TensorData::new(targets, [b, c]), device);
-        let mut loss = loss::confidence_cross_entropy(logits, targets).mul_scalar((shard.share / b as f64) as f32);
-        if self.partial
+        let logits = self.logits(model, batch, noise, device);
+        let response = self.recipe.revision.is_some().then(|| mean_response(logits.iter().map(|z| z.clone().inner()).collect()));
+        let mut loss = self.loss(&logits, batch, response.as_ref(), device);
+        loss = loss.mul_scalar((shard.share / batch.positions.len() as f64) as f32);
+        if self.recipe.uniform
             && shard.first
             && s.uniform.lambda > 0.0
             && let Some(queries) = model.trainable_queries()
@@ -179,19 +226,32 @@ impl Objective for Finetune {
             let scale = s.uniform.lambda * if s.uniform.scale_by_tau { s.uniform.tau } else { 1.0 };
             loss = loss + loss::uniformity(queries, &s.uniform).mul_scalar(scale as f32);
         }
-        Pass { loss, response }
+        // A refreshed response is worth more than this one.
+        Pass { loss, response: response.filter(|_| !self.recipe.refreshes()) }
+    }
+
+    fn refreshes(&self) -> bool {
+        self.recipe.refreshes()
+    }
+
+    fn respond(&self, model: &Classifier, batch: &FaceBatch, noise: &mut Noise, device: &Device) -> Option<Tensor<2>> {
+        Some(mean_response(self.logits(model, batch, noise, device)))
     }
 
     fn after_step(&mut self, epoch: u64, positions: &[usize], responses: &[f32]) {
-        if self.partial && epoch >= self.settings.revise.start_epoch as u64 {
-            let revision = self.table.revise(positions, responses, &self.settings.revise);
-            self.since_event.flips += revision.flips;
-            self.since_event.kept += revision.kept;
+        let Some(rule) = self.recipe.revision.as_ref().filter(|r| epoch >= r.start_epoch as u64) else { return };
+        let revision = self.table.revise(positions, responses, rule);
+        self.since_event.flips += revision.flips;
+        self.since_event.kept += revision.kept;
+        if let Some(leverage) = &mut self.leverage {
+            for (&face, logits) in positions.iter().zip(responses.chunks(self.table.classes())) {
+                leverage.revise(face, logits, self.table.candidates(face));
+            }
         }
     }
 
     fn end_epoch(&mut self, model: &Classifier, end: EpochEnd) -> Result<()> {
-        if self.partial {
+        if self.decides() {
             self.tell_confidences(&end);
         }
         let due = end.last || end.epoch.is_multiple_of(self.settings.run.evaluate_every as u64);
@@ -205,8 +265,7 @@ impl Objective for Finetune {
                 continue;
             }
             let body = end.events.phase(end.at, Phase::Evaluate, || -> Result<Body> {
-                let (confusion, loss) = evaluate(model, &self.pack, &faces, &self.settings, end.shards)?;
-                Ok(confusion.into_event(split, Some(loss)))
+                Ok(evaluate(model, &self.pack, &faces, &self.settings, end.shards)?.into_event(split))
             })?;
             end.events.emit(end.at, body);
         }
@@ -218,38 +277,122 @@ impl Objective for Finetune {
 
     fn state(&self) -> Vec<(String, Vec<u8>)> {
         let counts = [self.since_event.flips as u64, self.since_event.kept as u64];
-        vec![
-            ("confidences.f32".into(), self.table.rows().iter().flat_map(|v| v.to_le_bytes()).collect()),
+        let floats = |rows: &[f32]| rows.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let mut state = vec![
+            ("confidences.f32".into(), floats(self.table.rows())),
             ("revisions.u64".into(), counts.iter().flat_map(|v| v.to_le_bytes()).collect()),
-        ]
+        ];
+        state.extend(self.leverage.as_ref().map(|l| ("leverage.f32".into(), floats(l.rows()))));
+        state
     }
 
     fn restore(&mut self, state: &[(String, Vec<u8>)]) -> Result<()> {
         let blob = |name: &str| state.iter().find(|b| b.0 == name).map(|b| b.1.as_slice());
-        let (rows, []) = blob("confidences.f32").context("the checkpoint has no confidences")?.as_chunks::<4>() else {
-            bail!("the saved confidences are damaged");
+        let floats = |name: &str| -> Result<Vec<f32>> {
+            let (rows, []) = blob(name).with_context(|| format!("the checkpoint has no {name}"))?.as_chunks::<4>() else {
+                bail!("the saved {name} is damaged");
+            };
+            Ok(rows.iter().map(|b| f32::from_le_bytes(*b)).collect())
         };
         let ([flips, kept], []) = blob("revisions.u64").context("the checkpoint has no revision counts")?.as_chunks::<8>() else {
             bail!("the saved revision counts are damaged");
         };
         self.since_event = Revision { flips: u64::from_le_bytes(*flips) as usize, kept: u64::from_le_bytes(*kept) as usize };
-        self.table.restore(rows.iter().map(|b| f32::from_le_bytes(*b)).collect()).map_err(anyhow::Error::msg)
+        if let Some(leverage) = &mut self.leverage {
+            leverage.restore(floats("leverage.f32")?).map_err(anyhow::Error::msg)?;
+        }
+        self.table.restore(floats("confidences.f32")?).map_err(anyhow::Error::msg)
     }
 }
 
 impl Finetune {
+    /// Logits of every view, `[b, C]` each.
+    fn logits(&self, model: &Classifier, batch: &FaceBatch, noise: &mut Noise, device: &Device) -> Vec<Tensor<2>> {
+        let s = &self.settings;
+        let view = |crops: &Crops| {
+            let patches = self.source.input.upload(crops, device).patches();
+            model.forward(patches, s.finetune.drop_path, s.decoder.dropout, noise)
+        };
+        batch.views.iter().map(view).collect()
+    }
+
+    /// The loss of a batch, summed over its faces, `[1]`.
+    fn loss(&self, logits: &[Tensor<2>], batch: &FaceBatch, response: Option<&Tensor<2>>, device: &Device) -> Tensor<1> {
+        let shape = logits[0].dims();
+        let tensor = |values: Vec<f32>| Tensor::<2>::from_data(TensorData::new(values, shape), device);
+        let of_faces = |row: &dyn Fn(usize) -> Vec<f32>| tensor(batch.positions.iter().flat_map(|&i| row(i)).collect());
+        let members = || of_faces(&|i| self.table.membership(i));
+        let rows = || {
+            let mut rows: Vec<f32> = batch.positions.iter().flat_map(|&i| self.table.row(i).iter().copied()).collect();
+            if let (Some(rule), Some(response)) = (&self.recipe.revision, response)
+                && rule.order == Order::BeforeLoss
+            {
+                self.revise_rows(&mut rows, &batch.positions, response.clone(), rule);
+            }
+            tensor(rows)
+        };
+        let z = logits[0].clone();
+        match self.recipe.loss {
+            Loss::CrossEntropy { smoothing: 0.0 } => loss::confidence_cross_entropy(z, rows()),
+            Loss::CrossEntropy { smoothing } => loss::confidence_cross_entropy(z, loss::smoothed(rows(), smoothing)),
+            Loss::CandidateMass => loss::candidate_mass(z, members()),
+            Loss::Leveraged { beta } => {
+                let weights = of_faces(&|i| self.leverage.as_ref().map_or_else(Vec::new, |l| l.row(i).to_vec()));
+                loss::leveraged(z, weights, members(), beta)
+            }
+            Loss::Consistency { ramp } => {
+                let weight = if ramp > 0.0 { (batch.epoch as f64 / ramp).min(1.0) } else { 1.0 };
+                let rows = rows();
+                let supervised = loss::complement(z, members());
+                let divergences = logits.iter().map(|z| loss::divergence(z.clone(), rows.clone()));
+                divergences.fold(supervised, |sum, d| sum + d.mul_scalar(weight as f32))
+            }
+        }
+    }
+
     /// Targets from the response of this very forward pass (`revise.order = "before_loss"`).
-    fn revise_targets(&self, targets: &mut [f32], positions: &[usize], response: Tensor<2>) {
+    fn revise_rows(&self, rows: &mut [f32], positions: &[usize], response: Tensor<2>, rule: &config::ReviseSettings) {
         let Ok(logits) = read_values(response) else { return };
         let classes = self.table.classes();
-        for ((row, &i), z) in targets.chunks_mut(classes).zip(positions).zip(logits.chunks(classes)) {
+        for ((row, &i), z) in rows.chunks_mut(classes).zip(positions).zip(logits.chunks(classes)) {
             let candidates = self.table.candidates(i);
-            if let Some(p) = confidence::response(self.settings.revise.response, z, candidates) {
-                let revised = confidence::revise(&p, candidates, &self.settings.revise);
+            if let Some(p) = confidence::response(rule.response, z, candidates) {
+                let revised = confidence::revise(&p, candidates, rule);
                 row.iter_mut().zip(revised).for_each(|(t, r)| *t = r as f32);
             }
         }
     }
+}
+
+/// Running sums of 1 / (faces of the class) for each face's given label, or where it has none the mean over its candidates.
+fn balance(pack: &Pack, train: &[usize], table: &ConfidenceTable) -> Vec<f64> {
+    let classes = |i: usize| match pack.faces()[train[i]].label {
+        Some(label) => vec![label],
+        None => table.candidates(i).to_vec(),
+    };
+    let mut counts = vec![0.0; table.classes()];
+    for i in 0..train.len() {
+        let of = classes(i);
+        of.iter().for_each(|&c| counts[usize::from(c)] += 1.0 / of.len() as f64);
+    }
+    let mut sum = 0.0;
+    let weight = |i: usize| {
+        let of = classes(i);
+        sum += of.iter().map(|&c| 1.0 / counts[usize::from(c)]).sum::<f64>() / of.len() as f64;
+        sum
+    };
+    (0..train.len()).map(weight).collect()
+}
+
+/// What confidences are revised from: the logits of the only view, or the mean log-probabilities of several, whose softmax over the
+/// candidates is the views' normalised geometric mean (CR-PLL).
+fn mean_response(logits: Vec<Tensor<2>>) -> Tensor<2> {
+    let views = logits.len() as f32;
+    if views == 1.0 {
+        return logits.into_iter().next().expect("one view");
+    }
+    let log = logits.into_iter().map(|z| log_softmax(z, 1));
+    log.reduce(|a, b| a + b).expect("several views").div_scalar(views)
 }
 
 /// Faces of a split that have a label to be measured against.
@@ -257,22 +400,32 @@ pub fn scored_faces(pack: &Pack, split: Split) -> Vec<usize> {
     pack.split(split).into_iter().filter(|&i| pack.faces()[i].label.is_some()).collect()
 }
 
-/// Logits of faces (positions in the pack), `[faces, C]` row-major. `model` is in evaluation form.
+/// Logits of faces (positions in the pack), `[faces, C]` row-major; with `run.evaluate_flip` the log of the mean probability of each face
+/// and its mirror image. `model` is in evaluation form.
 pub fn read_logits(model: &Classifier, pack: &Pack, faces: &[usize], settings: &Settings, shards: &Shards) -> Result<Vec<f32>> {
     let input = Input::of(settings);
     let device = model.devices().into_iter().next().context("a network without parameters")?;
     let size = settings.run.evaluate_batch.max(1);
     let rounds: Vec<&[usize]> = faces.chunks(size * shards.count()).collect();
     let mut logits = Vec::new();
-    let make = |round: usize| -> Result<Vec<Crops>> {
-        let part = |faces: &[usize]| Ok(input.whole(faces.iter().map(|&i| pack.pixels(i)).collect::<Result<Vec<_>>>()?));
+    let make = |round: usize| -> Result<Vec<Vec<Crops>>> {
+        let part = |faces: &[usize]| -> Result<Vec<Crops>> {
+            let faces = faces.iter().map(|&i| pack.pixels(i)).collect::<Result<Vec<_>>>()?;
+            let mirrored = settings.run.evaluate_flip.then(|| input.whole(faces.iter().map(Pixels::mirrored)));
+            Ok(std::iter::once(input.whole(faces)).chain(mirrored).collect())
+        };
         rounds[round].chunks(rounds[round].len().div_ceil(shards.count())).map(part).collect()
     };
     loader::ahead(0..rounds.len(), 1, 2, make, |_, parts| {
         let parts = parts?;
-        let outputs = shards.map(&parts, |_, crops| {
-            let input = input.upload(crops, &device).patches();
-            read_values(model.forward(input, 0.0, 0.0, &mut Noise::none()))
+        let outputs = shards.map(&parts, |_, views| {
+            let forward = |crops: &Crops| model.forward(input.upload(crops, &device).patches(), 0.0, 0.0, &mut Noise::none());
+            read_values(match &views[..] {
+                [whole, mirrored] => {
+                    (softmax(forward(whole), 1) + softmax(forward(mirrored), 1)).div_scalar(2.0).clamp_min(f32::MIN_POSITIVE).log()
+                }
+                views => forward(&views[0]),
+            })
         });
         for output in outputs {
             logits.extend(output?);
@@ -282,17 +435,10 @@ pub fn read_logits(model: &Classifier, pack: &Pack, faces: &[usize], settings: &
     Ok(logits)
 }
 
-/// Confusion matrix and mean cross-entropy of labelled faces.
-pub fn evaluate(model: &Classifier, pack: &Pack, faces: &[usize], settings: &Settings, shards: &Shards) -> Result<(Confusion, f64)> {
+/// What a network makes of labelled faces.
+pub fn evaluate(model: &Classifier, pack: &Pack, faces: &[usize], settings: &Settings, shards: &Shards) -> Result<Scored> {
     let classes = pack.protocol().classes.len();
     let logits = read_logits(model, pack, faces, settings, shards)?;
-    let mut confusion = Confusion::new(classes);
-    let mut loss = 0.0;
-    for (&i, z) in faces.iter().zip(logits.chunks(classes)) {
-        let label = pack.faces()[i].label.context("only labelled faces are scored")?;
-        confusion.add(label, argmax(z));
-        loss -= confidence::response(config::Response::Softmax, z, &(0..classes as Class).collect::<Vec<_>>())
-            .map_or(f64::NAN, |p| p[usize::from(label)].max(f64::MIN_POSITIVE).ln());
-    }
-    Ok((confusion, loss / faces.len().max(1) as f64))
+    let labels = faces.iter().map(|&i| pack.faces()[i].label.context("only labelled faces are scored")).collect::<Result<Vec<_>>>()?;
+    Ok(Scored::new(classes, &labels, &logits))
 }

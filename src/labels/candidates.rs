@@ -5,7 +5,7 @@
 //! measures and decides nothing.
 
 use crate::config::{LabelSettings, Strategy};
-use crate::dataset::{Class, Pack, Split};
+use crate::dataset::{Class, Face, Pack, Split};
 use crate::run::write_atomic;
 use crate::usage;
 use anyhow::{Context, Result, bail};
@@ -89,6 +89,19 @@ pub fn from_votes(votes: &[u32], classes: usize, settings: &LabelSettings) -> Ve
     passed.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
     passed.truncate(settings.k);
     passed.into_iter().map(|(_, c)| c).collect()
+}
+
+/// The vote shares of a face's classes, `[C]`, single votes below `labels.min_votes` dropped; of a face without such votes its given label.
+/// None where there is neither.
+pub fn shares(face: &Face, classes: usize, settings: &LabelSettings) -> Option<Vec<f32>> {
+    let kept = |v: u32| if v < settings.min_votes { 0 } else { v };
+    let votes: Vec<u32> = face.votes.iter().take(classes).map(|&v| kept(v)).collect();
+    let total: u32 = votes.iter().sum();
+    if total > 0 {
+        return Some(votes.iter().map(|&v| v as f32 / total as f32).collect());
+    }
+    let label = usize::from(face.label?);
+    Some((0..classes).map(|c| f32::from(u8::from(c == label))).collect())
 }
 
 /// Classes whose share of a distribution reaches `share`, largest first, at most `k`; always the largest.

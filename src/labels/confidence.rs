@@ -121,6 +121,16 @@ impl ConfidenceTable {
         Self { classes, candidates, rows }
     }
 
+    /// Rows that are given, `[n, C]`; each face's candidates are the classes with a share.
+    ///
+    /// # Panics
+    /// If a row has no share at all.
+    pub fn from_rows(classes: usize, rows: Vec<f32>) -> Self {
+        let support = |row: &[f32]| row.iter().enumerate().filter(|(_, v)| **v > 0.0).map(|(c, _)| c as Class).collect();
+        let table = Self::new(classes, rows.chunks(classes).map(support).collect());
+        Self { rows, ..table }
+    }
+
     pub fn len(&self) -> usize {
         self.candidates.len()
     }
@@ -139,6 +149,13 @@ impl ConfidenceTable {
 
     pub fn candidates(&self, face: usize) -> &[Class] {
         &self.candidates[face]
+    }
+
+    /// 1 for each candidate, 0 for all other classes, `[C]`.
+    pub fn membership(&self, face: usize) -> Vec<f32> {
+        let mut row = vec![0.0; self.classes];
+        self.candidates[face].iter().for_each(|&c| row[usize::from(c)] = 1.0);
+        row
     }
 
     pub fn is_ambiguous(&self, face: usize) -> bool {

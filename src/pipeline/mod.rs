@@ -10,8 +10,9 @@
 
 pub mod load;
 pub mod outcome;
+pub mod trial;
 
-use crate::config::{Resolved, Settings};
+use crate::config::{Objective, Resolved, Settings};
 use crate::dataset::{Pack, Split};
 use crate::engine::checkpoint::{self, State};
 use crate::engine::device::OpenDevice;
@@ -25,14 +26,16 @@ use crate::model::init::Init;
 use crate::model::{Classifier, MaskedVit, Vit};
 use crate::pretrain::MaskFeat;
 use crate::random::Streams;
+use crate::run::event::place;
 use crate::run::manifest::{Data, Setting};
 use crate::run::{At, Body, EventSender, EventWriter, Level, Manifest, Outcome, Phase, RunFolder, Sink, Stage, until_checkpoint};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use burn::prelude::*;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use outcome::Comparison;
+pub use trial::Trial;
 
 /// Stages a command may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,26 +70,32 @@ pub enum JobEnd {
 }
 
 pub const PRETRAIN: &str = "pretrain";
-pub const PARTIAL: &str = "finetune/pll";
-pub const PLAIN: &str = "baseline/ce";
+
+/// Where an objective is trained: the plain baseline is a stage of its own kind.
+pub fn stage_of(objective: Objective) -> (Stage, &'static str) {
+    let stage = if objective == Objective::Ce { Stage::Baseline } else { Stage::Finetune };
+    (stage, objective.name())
+}
+
+/// The name of that stage, as events and checkpoints carry it: `finetune/pll`.
+pub fn stage_name(objective: Objective) -> String {
+    let (stage, label) = stage_of(objective);
+    place(stage, label)
+}
 
 impl Stages {
+    /// The objectives to be trained, in order; the plain baseline comes last.
+    pub fn objectives(self, settings: &Settings) -> Vec<Objective> {
+        let chosen = settings.finetune.objective;
+        let baseline = settings.finetune.baseline && chosen != Objective::Ce;
+        if self.finetune { std::iter::once(chosen).chain(baseline.then_some(Objective::Ce)).collect() } else { Vec::new() }
+    }
+
     /// Names of the stages, as events and checkpoints carry them.
-    pub fn names(self, settings: &Settings) -> Vec<&'static str> {
-        let mut names = Vec::new();
-        if self.pretrain && settings.pretrain.epochs > 0 {
-            names.push(PRETRAIN);
-        }
-        if self.finetune {
-            let partial = settings.finetune.objective == crate::config::Objective::Pll;
-            if partial {
-                names.push(PARTIAL);
-            }
-            if !partial || settings.finetune.baseline {
-                names.push(PLAIN);
-            }
-        }
-        names
+    pub fn names(self, settings: &Settings) -> Vec<String> {
+        let pretrain = self.pretrain && settings.pretrain.epochs > 0;
+        let finetune = self.objectives(settings).into_iter().map(stage_name);
+        pretrain.then(|| PRETRAIN.to_string()).into_iter().chain(finetune).collect()
     }
 }
 
@@ -128,9 +137,9 @@ impl Job {
         })
     }
 
-    fn manifest(&self, names: &[&str]) -> Manifest {
+    fn manifest(&self, names: &[String]) -> Manifest {
         let mut manifest = Manifest::new(self.command.clone(), self.seed);
-        manifest.stages = names.iter().map(|n| n.to_string()).collect();
+        manifest.stages = names.to_vec();
         manifest.device = self.device.description.clone();
         manifest.data = Some(Data::of(&self.pack));
         for (flag, path) in [("from", &self.from), ("labels", &self.labels)] {
@@ -145,7 +154,7 @@ impl Job {
     }
 
     /// Keeps the events up to the newest checkpoint that can be read.
-    fn resumed_writer(&self, names: &[&str], sinks: Vec<Box<dyn Sink>>) -> Result<EventWriter> {
+    fn resumed_writer(&self, names: &[String], sinks: Vec<Box<dyn Sink>>) -> Result<EventWriter> {
         for name in names.iter().rev() {
             if let Some((path, _)) = checkpoint::newest(&self.folder, name, |_| {})? {
                 let file = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
@@ -155,7 +164,7 @@ impl Job {
         EventWriter::resume(&self.folder, sinks, |_| false)
     }
 
-    fn stages(&self, names: &[&str], events: &EventSender, writer: &EventWriter) -> Result<Ended<()>> {
+    fn stages(&self, names: &[String], events: &EventSender, writer: &EventWriter) -> Result<Ended<()>> {
         let s = self.resolved.settings();
         let streams = Streams::new(self.seed);
         let device = self.device.device.clone().autodiff();
@@ -165,7 +174,7 @@ impl Job {
         let context = StageContext { job: self, streams, device: &device, shards: &shards, workers: or_cores(s.run.workers), events };
 
         let mut encoder = None;
-        if names.contains(&PRETRAIN) {
+        if names.iter().any(|n| n == PRETRAIN) {
             match context.pretrain()? {
                 Ended::Done(model) => encoder = Some(model.encoder),
                 Ended::Interrupted => return Ok(Ended::Interrupted),
@@ -185,8 +194,8 @@ impl Job {
                 Vit::new(&init, s)
             }
         };
-        for name in names.iter().filter(|n| **n != PRETRAIN) {
-            if let Ended::Interrupted = context.finetune(name, encoder.clone())? {
+        for objective in self.stages.objectives(s) {
+            if let Ended::Interrupted = context.finetune(objective, encoder.clone())? {
                 return Ok(Ended::Interrupted);
             }
             writer.check()?;
@@ -255,6 +264,7 @@ impl<'a> StageContext<'a> {
             events: self.events,
             state,
             resume: self.job.resume,
+            kind: if pretrain { "pretrain" } else { "finetune" },
         }
     }
 
@@ -273,50 +283,39 @@ impl<'a> StageContext<'a> {
         train(&mut objective, model, &self.plan(PRETRAIN, at))
     }
 
-    fn finetune(&self, name: &str, encoder: Vit) -> Result<Ended<Classifier>> {
+    fn finetune(&self, objective: Objective, encoder: Vit) -> Result<Ended<Classifier>> {
         let job = self.job;
         let settings = job.resolved.settings();
-        let (stage, label) = match name {
-            PARTIAL => (Stage::Finetune, "pll"),
-            _ => (Stage::Baseline, "ce"),
-        };
+        let (stage, label) = stage_of(objective);
         let at = At::stage(stage, label);
         let loaded = self.events.phase(&at, Phase::Load, || -> Result<_> {
-            let objective = match name {
-                PARTIAL => {
-                    let candidates = job.candidates.as_ref().context("partial-label training needs candidate sets")?;
-                    Finetune::partial(job.pack.clone(), candidates, settings, self.streams)
-                }
-                _ => Finetune::plain(job.pack.clone(), settings, self.streams)?,
-            };
+            let finetune = Finetune::new(objective, job.pack.clone(), job.candidates.as_ref(), settings, self.streams)?;
             let classes = job.pack.protocol().classes.len();
-            Ok((objective, Classifier::new(&self.init(), encoder, classes, settings)))
+            Ok((finetune, Classifier::new(&self.init(), encoder, classes, settings)))
         });
-        let (mut objective, model) = loaded?;
-        let ended = train(&mut objective, model, &self.plan(name, at))?;
-        if name == PARTIAL
+        let (mut finetune, model) = loaded?;
+        let ended = train(&mut finetune, model, &self.plan(&stage_name(objective), at))?;
+        if finetune.decides()
             && let Ended::Done(_) = ended
         {
-            outcome::write_labels(&job.folder.labels(), &job.pack, &objective)?;
+            outcome::write_labels(&job.folder.labels(), &job.pack, &finetune)?;
         }
         Ok(ended)
     }
 }
 
-/// The newest checkpoint of a finished (or at least begun) stage; `which` is `pll`, `ce` or `pretrain`, none: the first there is.
+/// The newest checkpoint of a finished (or at least begun) objective; none named: the first that the run has, the baseline last.
 pub fn find_checkpoint(folder: &RunFolder, which: Option<&str>) -> Result<checkpoint::Checkpoint> {
-    let names = match which {
-        Some("pll") => vec![PARTIAL],
-        Some("ce") => vec![PLAIN],
-        Some(other) => vec![other],
-        None => vec![PARTIAL, PLAIN],
-    };
-    for name in &names {
-        if let Some((_, found)) = checkpoint::newest(folder, name, |_| {})? {
+    let named = |o: &Objective| which.is_none_or(|w| w == o.name());
+    let baseline_last = |o: &Objective| *o == Objective::Ce;
+    let mut objectives: Vec<Objective> = Objective::ALL.into_iter().filter(named).collect();
+    objectives.sort_by_key(baseline_last);
+    for objective in &objectives {
+        if let Some((_, found)) = checkpoint::newest(folder, &stage_name(*objective), |_| {})? {
             return Ok(found);
         }
     }
-    bail!("run {} has no readable checkpoint of {}", folder.path().display(), names.join(" or "))
+    bail!("run {} has no readable checkpoint of {}", folder.path().display(), which.unwrap_or("any objective"))
 }
 
 /// Listens for interrupts before the first job of a process.

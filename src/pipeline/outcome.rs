@@ -1,10 +1,12 @@
 //! What a finetuning run leaves: every face's resolved label, and the comparison with the plain baseline.
 
+use super::stage_of;
+use crate::config::Objective;
 use crate::dataset::{Class, Pack, Split};
 use crate::finetune::Finetune;
 use crate::labels::Candidates;
 use crate::labels::candidates::Coverage;
-use crate::run::{Body, EventReader, RunFolder, Stage, write_atomic};
+use crate::run::{Body, EventReader, RunFolder, write_atomic};
 use anyhow::Result;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -38,47 +40,61 @@ pub fn write_labels(path: &Path, pack: &Pack, run: &Finetune) -> Result<()> {
     })
 }
 
-/// Scores of one objective on one split at its last epoch.
+/// Scores of one objective.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scores {
+    pub objective: Objective,
+    /// On the comparison's split, at the last evaluation.
     pub accuracy: f64,
     pub mean_recall: f64,
-}
-
-/// Partial labels beside plain cross-entropy.
-#[derive(Clone, Debug, Default)]
-pub struct Comparison {
-    /// The split that both are measured on: test where there is one, else validation.
-    pub split: Option<Split>,
-    pub partial: Option<Scores>,
-    pub plain: Option<Scores>,
+    pub macro_f1: Option<f64>,
+    pub calibration_error: Option<f64>,
+    /// The best validation accuracy of all epochs and its epoch. It is chosen by looking: the last epoch is the honest figure.
+    pub best: Option<(f64, f64)>,
     /// Share of ambiguous training faces whose decided label is the true one.
     pub recovered: Option<f64>,
+}
+
+/// All objectives of a run side by side.
+#[derive(Clone, Debug, Default)]
+pub struct Comparison {
+    /// The split that all are measured on: test where there is one, else validation.
+    pub split: Option<Split>,
+    /// In the order in which they are shown: the plain baseline first.
+    pub rows: Vec<Scores>,
     pub coverage: Option<Coverage>,
 }
 
 impl Comparison {
     /// Reads the figures back from the finished run's own events, so that what is printed is what is on record.
     pub fn read(folder: &RunFolder, pack: &Pack, candidates: Option<&Candidates>) -> Result<Self> {
-        let mut c = Self { coverage: candidates.and_then(|c| c.coverage(pack)), ..Self::default() };
         let split = [Split::Test, Split::Valid].into_iter().find(|s| !crate::finetune::scored_faces(pack, *s).is_empty());
-        c.split = split;
-        for event in EventReader::open(folder)? {
-            let event = event?;
-            match event.body {
-                Body::Evaluation { split: s, accuracy, mean_recall, .. } if Some(s) == split => {
-                    let scores = Some(Scores { accuracy, mean_recall });
-                    match event.stage {
-                        Stage::Finetune => c.partial = scores,
-                        Stage::Baseline => c.plain = scores,
-                        _ => {}
+        let mut rows = Vec::new();
+        let events = EventReader::open(folder)?.collect::<Result<Vec<_>>>()?;
+        for objective in Objective::ALL {
+            let (stage, label) = stage_of(objective);
+            let mut scores: Option<Scores> = None;
+            let (mut best, mut recovered) = (None::<(f64, f64)>, None);
+            for event in events.iter().filter(|e| e.stage == stage && e.label == label) {
+                match &event.body {
+                    Body::Evaluation { split: s, accuracy, mean_recall, macro_f1, calibration_error, .. } => {
+                        if *s == Split::Valid && best.is_none_or(|(known, _)| *accuracy > known) {
+                            best = Some((*accuracy, event.epoch));
+                        }
+                        if Some(*s) == split {
+                            let (accuracy, mean_recall) = (*accuracy, *mean_recall);
+                            let (macro_f1, calibration_error) = (*macro_f1, *calibration_error);
+                            scores =
+                                Some(Scores { objective, accuracy, mean_recall, macro_f1, calibration_error, best: None, recovered: None });
+                        }
                     }
+                    Body::Confidence { recovered: share, .. } => recovered = *share,
+                    _ => {}
                 }
-                Body::Confidence { recovered, .. } if event.stage == Stage::Finetune => c.recovered = recovered,
-                _ => {}
             }
+            rows.extend(scores.map(|s| Scores { best, recovered, ..s }));
         }
-        Ok(c)
+        Ok(Self { split, rows, coverage: candidates.and_then(|c| c.coverage(pack)) })
     }
 
     /// The table a person reads at the end of a run.
@@ -87,27 +103,38 @@ impl Comparison {
         let majority = self.coverage.filter(|c| c.ambiguous > 0).map(|c| c.ambiguous_given_right as f64 / c.ambiguous as f64);
         let split = self.split.map_or("no", Split::name);
         let mut text = String::new();
-        let head = [format!("{split} accuracy"), "mean class accuracy".to_string(), "ambiguous labels right".to_string()];
-        let _ = writeln!(text, "{:<34}{:>17}{:>22}{:>25}", "", head[0], head[1], head[2]);
-        let mut row = |name: &str, scores: Option<Scores>, right: Option<f64>| {
-            let accuracy = percent(scores.map(|s| s.accuracy));
-            let mean = percent(scores.map(|s| s.mean_recall));
-            let _ = writeln!(text, "{name:<34}{accuracy:>17}{mean:>22}{:>25}", percent(right));
-        };
-        if self.plain.is_some() {
-            row("plain cross-entropy on majority", self.plain, majority);
-        }
-        if self.partial.is_some() {
-            row("partial labels", self.partial, self.recovered);
+        let head = [format!("{split} accuracy"), "mean class accuracy".into(), "macro F1".into(), "ambiguous labels right".into()];
+        let _ = writeln!(text, "{:<34}{:>15}{:>21}{:>10}{:>24}", "", head[0], head[1], head[2], head[3]);
+        for row in &self.rows {
+            let right = if row.objective == Objective::Ce { majority } else { row.recovered };
+            let _ = writeln!(
+                text,
+                "{:<34}{:>15}{:>21}{:>10}{:>24}",
+                row.objective.title(),
+                percent(Some(row.accuracy)),
+                percent(Some(row.mean_recall)),
+                percent(row.macro_f1),
+                percent(right)
+            );
         }
         if let Some(c) = self.coverage.filter(|c| c.ambiguous > 0) {
             let _ = writeln!(
                 text,
-                "ambiguous labels right: share of the {} ambiguous training faces whose label is the true one (first row: what majority \
-                 vote gives);\nthe candidate sets hold the truth for {} of them.",
+                "ambiguous labels right: share of the {} ambiguous training faces whose label is the true one (plain cross-entropy: what \
+                 majority vote gives);\nthe candidate sets hold the truth for {} of them.",
                 c.ambiguous,
                 percent(Some(c.ambiguous_covered as f64 / c.ambiguous as f64))
             );
+        }
+        let best: Vec<String> = self
+            .rows
+            .iter()
+            .filter_map(|r| {
+                r.best.map(|(accuracy, epoch)| format!("{} {} (epoch {epoch:.0})", r.objective.name(), percent(Some(accuracy))))
+            })
+            .collect();
+        if !best.is_empty() {
+            let _ = writeln!(text, "above: after the last epoch. Best epoch on valid, chosen by looking: {}", best.join(", "));
         }
         text
     }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Version of the events this program writes, `100 * major + minor`.
-pub const VERSION: u32 = 100;
+pub const VERSION: u32 = 101;
 
 /// Bins of a [`Body::Confidence`] histogram; bin `i` counts maxima in `[i / 20, (i + 1) / 20)`, 1 in the last.
 pub const CONFIDENCE_BINS: usize = 20;
@@ -248,6 +248,12 @@ pub enum Body {
         confusion: Vec<Vec<u64>>,
         #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
         loss: Option<f64>,
+        /// Mean of the classes' F1, over the classes that occur. Since 1.01.
+        #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
+        macro_f1: Option<f64>,
+        /// Expected calibration error of the predicted class, 15 bins. Since 1.01.
+        #[serde(default, skip_serializing_if = "Option::is_none", with = "optional")]
+        calibration_error: Option<f64>,
     },
     /// One face whose candidates are followed through the run.
     Watched {
@@ -322,6 +328,8 @@ pub(super) mod tests {
                 per_class: vec![Some(0.5), None],
                 confusion: vec![vec![1, 1], vec![0, 0]],
                 loss: Some(1.25),
+                macro_f1: Some(0.25),
+                calibration_error: Some(0.1),
             },
             Body::Watched { face: "a.png".into(), candidates: vec![1, 4], confidences: vec![0.25, 0.75], truth: Some(4) },
             Body::Checkpoint { path: "checkpoints/pll-7".into() },
@@ -356,6 +364,8 @@ pub(super) mod tests {
                 per_class: vec![],
                 confusion: vec![],
                 loss: Some(f64::NAN),
+                macro_f1: Some(f64::NAN),
+                calibration_error: None,
             }),
             event(Body::Watched { face: "a".into(), candidates: vec![0], confidences: vec![f64::NAN], truth: None }),
             event(Body::Confidence { histogram: vec![], resolved: 0, ambiguous: 0, flips: 0, recovered: Some(f64::NAN) }),

@@ -69,9 +69,11 @@ impl Table {
     pub fn push(&mut self, event: &Event) {
         match &event.body {
             Body::Scalars(scalars) => self.row(event, "train", scalars.iter()),
-            Body::Evaluation { split, accuracy, mean_recall, loss, .. } => {
-                let numbers = [("accuracy", *accuracy), ("mean_recall", *mean_recall)];
-                self.row(event, split.name(), numbers.into_iter().chain(loss.map(|loss| ("loss", loss))));
+            Body::Evaluation { split, accuracy, mean_recall, loss, macro_f1, calibration_error, .. } => {
+                let known = [("accuracy", Some(*accuracy)), ("mean_recall", Some(*mean_recall)), ("loss", *loss)];
+                let added = [("macro_f1", *macro_f1), ("calibration_error", *calibration_error)];
+                let numbers = known.into_iter().chain(added).filter_map(|(name, value)| Some((name, value?)));
+                self.row(event, split.name(), numbers);
             }
             Body::Confidence { resolved, ambiguous, flips, recovered, .. } => {
                 let counts = [("resolved", *resolved), ("ambiguous", *ambiguous), ("flips", *flips)].map(|(name, n)| (name, n as f64));
@@ -132,7 +134,7 @@ mod tests {
         let mut csv = csv::Reader::from_reader(text.as_slice());
         let header = csv.headers().unwrap().clone();
         assert_eq!(header.iter().take(COLUMNS.len()).collect::<Vec<_>>(), COLUMNS);
-        assert_eq!(header.iter().skip(COLUMNS.len()).collect::<Vec<_>>(), ["mask_ratio"]);
+        assert_eq!(header.iter().skip(COLUMNS.len()).collect::<Vec<_>>(), ["macro_f1", "calibration_error", "mask_ratio"]);
         let rows: Vec<csv::StringRecord> = csv.records().map(Result::unwrap).collect();
         let cell = |row: usize, name: &str| &rows[row][header.iter().position(|h| h == name).unwrap()];
         assert_eq!(rows.len(), 4);

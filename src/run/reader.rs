@@ -171,7 +171,7 @@ mod tests {
         let text = [
             known.replace("stage_finished", "gradient_flow"),
             known.replace("\"elapsed\"", "\"joules\":3,\"elapsed\""),
-            known.replace("\"v\":100", "\"v\":101").replace("finetune", "distil"),
+            known.replace("\"v\":101", "\"v\":102").replace("finetune", "distil"),
         ];
         let (_root, folder) = folder(&text.concat());
         let mut reader = EventReader::open(&folder).unwrap();
@@ -183,7 +183,7 @@ mod tests {
     fn damage_in_the_middle_names_file_and_line() {
         let known = line(Body::StageFinished { elapsed: 1.0 });
         for (damage, says) in [
-            ("{\"v\":100,\n".to_string(), "damaged event"),
+            ("{\"v\":101,\n".to_string(), "damaged event"),
             ("{\"t\":1}\n".into(), "not an event"),
             (known.replace("finetune", "distil"), "unknown variant `distil`"),
             (known.replace("1.0", "\"soon\""), "damaged event"),
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn another_major_version_is_refused() {
         let known = line(Body::StageFinished { elapsed: 1.0 });
-        for newer in [known.replace("\"v\":100", "\"v\":203"), known.replace("\"v\":100", "\"v\":203").replace("stage_fi", "fi")] {
+        for newer in [known.replace("\"v\":101", "\"v\":203"), known.replace("\"v\":101", "\"v\":203").replace("stage_fi", "fi")] {
             let (_root, folder) = folder(&newer);
             let error = EventReader::open(&folder).unwrap().next().unwrap().unwrap_err();
             assert!(exit_code(&error) == 2 && one_line(&error).contains("version 2.3"), "{error:#}");

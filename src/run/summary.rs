@@ -244,7 +244,16 @@ mod tests {
     use crate::run::Scalars;
 
     fn evaluation(split: Split, accuracy: f64) -> Event {
-        event(Body::Evaluation { split, accuracy, mean_recall: 0.1, per_class: vec![], confusion: vec![], loss: None })
+        event(Body::Evaluation {
+            split,
+            accuracy,
+            mean_recall: 0.1,
+            per_class: vec![],
+            confusion: vec![],
+            loss: None,
+            macro_f1: None,
+            calibration_error: None,
+        })
     }
 
     #[test]

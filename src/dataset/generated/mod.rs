@@ -54,6 +54,11 @@ impl Default for GeneratorConfig {
 }
 
 impl GeneratorConfig {
+    /// The faces of `moue demo`: few enough to train on in minutes.
+    pub fn demo() -> Self {
+        Self { train: 6000, valid: 500, test: 2000, ..Self::default() }
+    }
+
     /// # Errors
     /// A usage error that names the setting out of range.
     pub fn check(&self) -> Result<()> {

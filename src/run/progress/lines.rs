@@ -155,6 +155,8 @@ mod tests {
             per_class: vec![],
             confusion: vec![],
             loss: Some(f64::NAN),
+            macro_f1: None,
+            calibration_error: None,
         };
         let shown = lines(&[
             at(0.0, 0, Body::StageStarted { steps: 800, epochs: 20.0, batch: 64, faces: 2560 }),

@@ -393,6 +393,8 @@ mod tests {
             per_class: vec![],
             confusion: vec![],
             loss: None,
+            macro_f1: None,
+            calibration_error: None,
         };
         let end = |body| Event { t: 120.0, step: 120, epoch: 3.0, ..event(body) };
         events.push(Event { epoch: 2.0, ..end(evaluation(0.66)) });
