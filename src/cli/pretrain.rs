@@ -7,7 +7,7 @@ use crate::usage;
 use anyhow::Result;
 use clap::Args;
 
-/// Pretrain the vision transformer without labels: predict the HOG of hidden patches (MaskFeat)
+/// Pretrain the vision transformer without labels: predict the HOG (MaskFeat) or the pixels (MAE, SimMIM) of hidden patches
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  moue pretrain --data fp.moue --preset ferplus-cpu --out runs/fp-pretrain")]
 pub struct PretrainArgs {

@@ -11,9 +11,11 @@ use crate::engine::objective::{EpochEnd, Objective, Pass, Shard, Source};
 use crate::engine::shards::Shards;
 use crate::engine::{loader, read_values};
 use crate::eval::{Confusion, argmax};
+use crate::kernels::upload_index;
 use crate::labels::confidence::{self, Revision};
 use crate::labels::{Candidates, ConfidenceTable};
 use crate::model::{Classifier, Crops, Input, Noise};
+use crate::pretrain::mask;
 use crate::random::Streams;
 use crate::run::event::CONFIDENCE_BINS;
 use crate::run::{Body, Phase, Scalars};
@@ -30,6 +32,8 @@ const WATCHED: usize = 12;
 pub struct FaceBatch {
     positions: Vec<usize>,
     crops: Crops,
+    /// Places of the patches that the encoder sees, `[B, K]`; empty: all.
+    visible: Vec<i32>,
 }
 
 /// Makes [`FaceBatch`]es from a pack.
@@ -40,6 +44,8 @@ pub struct LabelledFaces {
     streams: Streams,
     input: Input,
     augment: Augment,
+    /// Patches of each face that the encoder sees; none: all.
+    visible: Option<usize>,
 }
 
 impl Source for LabelledFaces {
@@ -50,14 +56,18 @@ impl Source for LabelledFaces {
     }
 
     fn prepare(&self, epoch: u64, positions: &[usize]) -> Result<FaceBatch> {
-        let mut batch = FaceBatch { positions: positions.to_vec(), crops: Crops::default() };
+        let mut batch = FaceBatch { positions: positions.to_vec(), crops: Crops::default(), visible: Vec::new() };
         for &position in positions {
             let index = self.train[position];
             let face = self.pack.pixels(index)?;
-            // Named without the objective: every objective sees the same crops.
-            let mut rng = self.streams.at("finetune/augment", &[epoch, index as u64]);
+            // Named without the objective: every objective sees the same crops and the same patches of them.
+            let at = [epoch, index as u64];
+            let mut rng = self.streams.at("finetune/augment", &at);
             let crop = augment(&face, self.input.side, self.input.channels, &self.augment, &mut rng);
             self.input.push(&mut batch.crops, &crop);
+            if let Some(visible) = self.visible {
+                batch.visible.extend(mask::visible(self.input.patches(), visible, &mut self.streams.at("finetune/mask", &at)));
+            }
         }
         Ok(batch)
     }
@@ -101,7 +111,14 @@ impl Finetune {
         let ambiguous: Vec<usize> = (0..table.len()).filter(|&i| table.is_ambiguous(i)).collect();
         let stride = ambiguous.len().div_ceil(WATCHED).max(1);
         Self {
-            source: Arc::new(LabelledFaces { pack: pack.clone(), train, streams, input: Input::of(s), augment }),
+            source: Arc::new(LabelledFaces {
+                pack: pack.clone(),
+                train,
+                streams,
+                input: Input::of(s),
+                augment,
+                visible: s.finetune_patches(),
+            }),
             pack,
             settings: s.clone(),
             table,
@@ -159,8 +176,14 @@ impl Objective for Finetune {
 
     fn forward(&self, model: &Classifier, batch: &FaceBatch, shard: Shard, noise: &mut Noise, device: &Device) -> Pass {
         let s = &self.settings;
-        let input = self.source.input.upload(&batch.crops, device).patches();
-        let logits = model.forward(input, s.finetune.drop_path, s.decoder.dropout, noise);
+        let faces = self.source.input.upload(&batch.crops, device);
+        let logits = match self.source.visible {
+            None => model.forward(faces.patches(), s.finetune.drop_path, s.decoder.dropout, noise),
+            Some(visible) => {
+                let index = upload_index(batch.visible.clone(), [batch.positions.len(), visible], device);
+                model.forward_visible(faces.visible(index.clone()), index, s.finetune.drop_path, s.decoder.dropout, noise)
+            }
+        };
         let response = self.partial.then(|| logits.clone().inner());
         let mut targets: Vec<f32> = batch.positions.iter().flat_map(|&i| self.table.row(i).iter().copied()).collect();
         if s.revise.order == Order::BeforeLoss
