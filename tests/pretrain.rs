@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 const TINY: &[&str] = &[
     "data.size=32",
     "data.channels=1",
-    "data.normalize=per_face",
+    "data.normalize=half",
     "vit.patch=8",
     "vit.dim=24",
     "vit.heads=2",
@@ -41,7 +41,7 @@ impl Bench {
     /// A folder with a small pack, `f.moue`.
     fn new() -> Self {
         let bench = Self(tempfile::tempdir().unwrap());
-        bench.done(&["data", "generate", "--out", "f.moue", "--train", "320", "--valid", "32", "--test", "32", "--size", "32"]);
+        bench.done(&["data", "generate", "--out", "f.moue", "--train", "640", "--valid", "32", "--test", "32", "--size", "32"]);
         bench
     }
 
@@ -71,7 +71,7 @@ impl Bench {
     /// The loss of every step.
     fn losses(&self, run: &str, stage: Stage) -> Vec<f64> {
         let loss = |e: Event| match e.body {
-            Body::Scalars(scalars) if e.stage == stage => scalars.get("loss").copied(),
+            Body::Scalars(scalars) if e.stage == stage => scalars.get("loss"),
             _ => None,
         };
         self.events(run).into_iter().filter_map(loss).collect()
@@ -102,13 +102,13 @@ fn every_method_learns_and_is_finetuned() {
         let (from, to) = (format!("{method}-encoder"), format!("{method}-classifier"));
         b.done(&b.train(&["pretrain", "--out", &from], &settings));
         let losses = b.losses(&from, Stage::Pretrain);
-        assert_eq!(losses.len(), 40, "{method}");
+        assert_eq!(losses.len(), 80, "{method}");
         let (first, last) = ends(&losses);
         assert!(last < 0.95 * first, "{method}: the loss goes from {first} to {last}");
 
         let pictures: Vec<_> = fs::read_dir(b.path(&from).join("media")).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(pictures, ["pretrain-00000040.png"], "{method}");
-        let picture = image::open(b.path(&from).join("media/pretrain-00000040.png")).unwrap();
+        assert_eq!(pictures, ["pretrain-00000080.png"], "{method}");
+        let picture = image::open(b.path(&from).join("media/pretrain-00000080.png")).unwrap();
         assert_eq!((picture.width(), picture.height()), (8 + tiles * 232, 8 + 6 * 232), "{method}");
 
         // The network's own keys have to be the same; what pretraining did with it is no concern of finetuning.
@@ -128,7 +128,7 @@ fn pictures_depend_on_nothing_but_the_run() {
         let settings = ["pretrain.method=mae_hog", "pretrain.epochs=3", "run.checkpoint_every=2", workers];
         b.done(&b.train(&["pretrain", "--out", out], &settings));
         let media = b.path(out).join("media");
-        [80, 120].map(|step| fs::read(media.join(format!("pretrain-{step:08}.png"))).unwrap())
+        [160, 240].map(|step| fs::read(media.join(format!("pretrain-{step:08}.png"))).unwrap())
     };
     let [middle, last] = run("a", "run.workers=1");
     assert!(middle != last, "the network learned nothing between two checkpoints");

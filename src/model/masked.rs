@@ -125,6 +125,7 @@ impl MaskedModel for MaskedAutoencoder {
     fn new(init: &Init, s: &Settings) -> Self {
         let (dim, heads) = (s.mim.decoder_dim, s.mim.decoder_heads);
         let positions = sincos(s.grid(), dim, s.vit.cls);
+        let (out, path) = (target_len(s), "decoder_pred");
         Self {
             encoder: Vit::new(init, s),
             decoder_embed: init.linear("decoder_embed", s.vit.dim, dim),
@@ -132,7 +133,12 @@ impl MaskedModel for MaskedAutoencoder {
             decoder_pos_embed: init.param([1, positions.len() / dim, dim], positions.into_iter()).set_require_grad(false),
             decoder_blocks: (0..s.mim.decoder_depth).map(|i| Block::new(init, &format!("decoder_blocks.{i}"), dim, heads, s)).collect(),
             decoder_norm: init.norm(dim),
-            decoder_pred: init.linear("decoder_pred", dim, target_len(s)),
+            // Pixels have unit variance, as Xavier's start gives it; histograms are much smaller, hence MaskFeat's start.
+            decoder_pred: if s.pretrain.method.predicts_hog() {
+                init.linear_from(init.trunc_normal(&format!("{path}.weight"), [dim, out], 0.02))
+            } else {
+                init.linear(path, dim, out)
+            },
         }
     }
 
