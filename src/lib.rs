@@ -7,7 +7,7 @@
 //!        dataset (faces, votes, packs) -> labels (candidate sets, confidences)
 //!            |                                 |
 //!        transform (align, augment) -> engine (loader, shards, optimiser, checkpoints)
-//!                                          |        runs pretrain (masked images) and finetune (partial labels, rivals, plain cross-entropy)
+//!                                          |        runs pretrain (MaskFeat, MAE, SimMIM) and finetune (partial labels, rivals, plain ones)
 //!                                          |        over model (ViT, query decoder) and kernels (HOG, patches)
 //!                                          v
 //!                                  run (folder, manifest, events) -> eval, progress views, `moue runs`

@@ -7,9 +7,15 @@ use crate::usage;
 use anyhow::Result;
 use clap::Args;
 
-/// Pretrain the vision transformer without labels: predict the HOG of hidden patches (MaskFeat)
+/// Pretrain the vision transformer without labels: predict the HOG (MaskFeat) or the pixels (MAE, SimMIM) of hidden patches
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  moue pretrain --data fp.moue --preset ferplus-cpu --out runs/fp-pretrain")]
+#[command(after_help = "\
+What is predicted, and by which network, is pretrain.method: maskfeat, mae_hog, mae or simmim (`moue config explain pretrain.method`). \
+Beside each checkpoint there is a picture of what the network makes of a few training faces: RUN/media/pretrain-STEP.png.
+
+Example:
+  moue pretrain --data fp.moue --preset ferplus-cpu --out runs/fp-pretrain
+  moue pretrain --data fp.moue --preset ferplus-cpu --set pretrain.method=mae --set mask.kind=random --set mask.ratio=0.75")]
 pub struct PretrainArgs {
     #[command(flatten)]
     training: TrainingArgs,

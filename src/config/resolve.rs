@@ -31,8 +31,9 @@ macro_rules! presets {
 }
 
 presets! {
-    runs: "demo", "demo-quick", "ferplus-cpu", "ferplus-gpu", "paper-ferplus", "paper-rafdb", "paper-affectnet7", "paper-affectnet8";
-    overlays: "paper", "robust";
+    runs: "demo", "demo-quick", "ferplus-cpu", "ferplus-gpu", "paper-ferplus", "paper-rafdb", "paper-affectnet7", "paper-affectnet8",
+        "paper-table2";
+    overlays: "paper", "robust", "mae", "mae_hog", "simmim";
 }
 
 /// Whether a preset is laid over another (`--preset ferplus-cpu,robust`) rather than describing a whole run.
@@ -255,6 +256,36 @@ mod tests {
         for name in preset_names() {
             Resolved::default().with_preset(name).unwrap_or_else(|e| panic!("{name}: {e:#}"));
         }
+    }
+
+    /// Overlays of pretraining hold no size of any network, so they fit every preset that names one.
+    #[test]
+    fn methods_are_laid_over_any_preset() {
+        for overlay in ["mae", "mae_hog", "simmim"] {
+            for base in ["demo", "ferplus-cpu", "ferplus-gpu", "paper-rafdb"] {
+                let r = Resolved::default().with_preset(base).and_then(|r| r.with_preset(overlay)).unwrap();
+                assert_eq!(r.settings().pretrain.method.name(), overlay, "{base}");
+            }
+        }
+    }
+
+    #[test]
+    fn masks_that_do_not_fit_the_network_are_refused() {
+        let refused = |flags: &[&str], parts: &[&str]| {
+            let r = flags.iter().try_fold(Resolved::default(), |r, flag| r.with_flag(flag)).unwrap();
+            let e = r.checked(&Origin::Flag).unwrap_err().to_string();
+            assert!(parts.iter().all(|part| e.contains(part)), "{flags:?}: {e}");
+        };
+        refused(&["vit.stem=conv", "pretrain.method=mae"], &["pretrain.method = \"mae\"", "vit.stem = \"patch\""]);
+        refused(&["vit.stem=conv", "finetune.mask_ratio=0.4"], &["finetune.mask_ratio = 0.4", "vit.stem = \"patch\""]);
+        refused(&["finetune.mask_ratio=0.999"], &["finetune.mask_ratio", "none of 196"]);
+        refused(&["finetune.mask_ratio=1.2"], &["finetune.mask_ratio", "[0, 1]"]);
+        refused(&["mask.unit=4"], &["mask.unit = 4", "14 patches"]);
+        refused(&["mim.decoder_heads=5"], &["mim.decoder_heads", "512"]);
+        refused(&["pretrain.method=mae_hog", "mask.ratio=1"], &["mae_hog", "196 of 196"]);
+        refused(&["pretrain.method=mae", "mask.ratio=0"], &["0 of 196"]);
+        let fine = Resolved::default().with_flag("vit.stem=conv").and_then(|r| r.with_flag("pretrain.method=simmim")).unwrap();
+        assert!(fine.checked(&Origin::Flag).is_ok());
     }
 
     #[test]

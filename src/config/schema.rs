@@ -104,6 +104,19 @@ choice!(
     }
 );
 choice!(
+    /// What masked-image modelling predicts, and by which network (METHOD 3.4, contradiction C4).
+    Method {
+        /// HOG, by the encoder itself with mask tokens in it.
+        Maskfeat,
+        /// HOG, by a light decoder over an encoder that sees visible patches only.
+        MaeHog,
+        /// Pixels, by the same network.
+        Mae,
+        /// Pixels, by the encoder itself with mask tokens in it.
+        Simmim,
+    }
+);
+choice!(
     /// How candidate sets are made.
     Strategy {
         /// From annotator vote counts.
@@ -298,11 +311,31 @@ settings! {
     mask: MaskSettings {
         /// Share of patches hidden. [P, section IV-B]
         ratio: f64 = 0.4,
-        /// block (MaskFeat) or random (MAE).
+        /// block (MaskFeat) or random (MAE). Block masks fall short of the ratio by half a patch on average; mae and mae_hog, whose
+        /// faces must all show the same number of patches, hide random ones on top.
         kind: MaskKind = MaskKind::Block,
+        /// Patches along a side of what is hidden or shown as one; must divide data.size / vit.patch. SimMIM: 32 pixels, that is 2 patches of
+        /// 16. The number of units hidden is rounded, of units larger than a patch rounded up. [R: SimMIM]
+        unit: usize = 1usize,
     }
-    /// Self-supervised pretraining (MaskFeat).
+    /// Masked-image modelling: the targets and the decoder of mae and mae_hog (METHOD 3.4).
+    mim: MimSettings {
+        /// Width of the decoder's tokens. [R: MAE 512]
+        decoder_dim: usize = 512usize,
+        /// Transformer blocks of the decoder. [P: "2 transformer blocks in the decoder part", contradiction C9; R: MAE 8]
+        decoder_depth: usize = 2usize,
+        /// Attention heads of the decoder; must divide mim.decoder_dim. [R: MAE 16]
+        decoder_heads: usize = 16usize,
+        /// mae: predict each patch's pixels with their own mean and deviation taken out; false: the normalised pixels, which is what simmim
+        /// always predicts. [R: MAE; P, Table II]
+        norm_pix: bool = true,
+    }
+    /// Self-supervised pretraining.
     pretrain: PretrainSettings {
+        /// maskfeat (HOG, mask tokens in the encoder), mae_hog (HOG, the encoder sees visible patches only, a light decoder predicts), mae
+        /// (pixels, the same network) or simmim (pixels, mask tokens in the encoder, absolute error). Overlays mae, mae_hog and simmim hold
+        /// each one's masks. [P: MaskFeat; C4, Table VII]
+        method: Method = Method::Maskfeat,
         /// Passes over the training faces. [P]
         epochs: usize = 600usize,
         /// Faces per optimiser step. [P, IV-B]
@@ -432,6 +465,9 @@ settings! {
         flip: bool = true,
         /// Probability of random erasing (area 0.02 to 0.25). [R]
         erase: f64 = 0.5,
+        /// Share of each training face's patches that the encoder does not get to see, drawn anew every epoch; evaluation sees all. 0.4: the
+        /// "mask ratio" of the paper's finetuning table. [C: 0, contradiction C7]
+        mask_ratio: f64 = 0.0,
     }
     /// The run itself.
     run: RunSettings {
@@ -471,6 +507,10 @@ impl Settings {
             ("decoder.layers", s.decoder.layers),
             ("decoder.heads", s.decoder.heads),
             ("hog.cell", s.hog.cell),
+            ("mask.unit", s.mask.unit),
+            ("mim.decoder_dim", s.mim.decoder_dim),
+            ("mim.decoder_depth", s.mim.decoder_depth),
+            ("mim.decoder_heads", s.mim.decoder_heads),
             ("pretrain.batch", s.pretrain.batch),
             ("pretrain.accumulate", s.pretrain.accumulate),
             ("finetune.batch", s.finetune.batch),
@@ -504,6 +544,7 @@ impl Settings {
             ("revise.theta", s.revise.theta),
             ("revise.ema", s.revise.ema),
             ("finetune.erase", s.finetune.erase),
+            ("finetune.mask_ratio", s.finetune.mask_ratio),
             ("finetune.layer_decay", s.finetune.layer_decay),
             ("finetune.smoothing", s.finetune.smoothing),
             ("finetune.cr_ramp", s.finetune.cr_ramp),
@@ -552,11 +593,89 @@ impl Settings {
         }
         ensure(s.uniform.tau > 0.0, "uniform.tau must be above 0")?;
         ensure(s.vit.mlp_ratio * s.vit.dim as f64 >= 1.0, "vit.mlp_ratio leaves no hidden unit")?;
-        ensure(s.decoder.mlp_ratio * s.vit.dim as f64 >= 1.0, "decoder.mlp_ratio leaves no hidden unit")
+        ensure(s.decoder.mlp_ratio * s.vit.dim as f64 >= 1.0, "decoder.mlp_ratio leaves no hidden unit")?;
+        s.validate_masks()
+    }
+
+    /// Masks against the network that is to see them.
+    fn validate_masks(&self) -> Result<(), String> {
+        let s = self;
+        let ensure = |ok: bool, message: String| if ok { Ok(()) } else { Err(message) };
+        let (grid, heads, dim) = (s.grid(), s.mim.decoder_heads, s.mim.decoder_dim);
+        ensure(dim.is_multiple_of(heads), format!("mim.decoder_heads = {heads} must divide mim.decoder_dim = {dim}"))?;
+        ensure(s.vit.mlp_ratio * dim as f64 >= 1.0, format!("mim.decoder_dim = {dim} leaves no hidden unit under vit.mlp_ratio"))?;
+        ensure(
+            grid.is_multiple_of(s.mask.unit),
+            format!("mask.unit = {} must divide the {grid} patches along a side (data.size / vit.patch)", s.mask.unit),
+        )?;
+        // A convolution at the border of a visible patch would look for its hidden neighbour.
+        let whole = s.vit.stem == Stem::Patch;
+        let patch_stem = "leaves hidden patches out, but vit.stem = \"conv\" looks over the borders of patches: use vit.stem = \"patch\"";
+        if s.pretrain.method.visible_only() {
+            ensure(whole, format!("pretrain.method = \"{}\" {patch_stem}, or maskfeat or simmim", s.pretrain.method.name()))?;
+            let (hidden, all) = (s.hidden_patches(), grid * grid);
+            ensure(
+                0 < hidden && hidden < all,
+                format!(
+                    "pretrain.method = \"{}\" needs patches to see and patches to predict: mask.ratio = {} hides {hidden} of {all}",
+                    s.pretrain.method.name(),
+                    s.mask.ratio
+                ),
+            )?;
+        }
+        if let Some(visible) = s.finetune_patches() {
+            ensure(whole, format!("finetune.mask_ratio = {} {patch_stem}", s.finetune.mask_ratio))?;
+            ensure(visible > 0, format!("finetune.mask_ratio = {} leaves none of {} patches", s.finetune.mask_ratio, grid * grid))?;
+        }
+        Ok(())
     }
 
     /// Patches along one side of the input.
     pub fn grid(&self) -> usize {
         self.data.size / self.vit.patch
+    }
+
+    /// Patches of a face that pretraining hides, where masks are exact.
+    pub fn hidden_patches(&self) -> usize {
+        self.mask.hidden_units(self.grid()) * self.mask.unit.pow(2)
+    }
+
+    /// Patches of a face that the encoder sees in finetuning, where that is not all of them.
+    pub fn finetune_patches(&self) -> Option<usize> {
+        let share = 1.0 - self.finetune.mask_ratio;
+        (share < 1.0).then(|| (self.grid().pow(2) as f64 * share).round() as usize)
+    }
+}
+
+impl MaskSettings {
+    /// Units to hide on a grid of `grid` x `grid` patches. A positive ratio hides something, also on the smallest grid.
+    pub fn hidden_units(&self, grid: usize) -> usize {
+        let units = (grid / self.unit).pow(2);
+        let target = units as f64 * self.ratio;
+        // Up from what is more than rounding of the product.
+        let target = if self.unit > 1 { (target - 1e-9).ceil() } else { target.round() };
+        (target as usize).clamp(usize::from(self.ratio > 0.0), units)
+    }
+}
+
+impl Method {
+    /// As it is written in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Maskfeat => "maskfeat",
+            Method::MaeHog => "mae_hog",
+            Method::Mae => "mae",
+            Method::Simmim => "simmim",
+        }
+    }
+
+    /// Whether hidden patches are left out of the encoder, instead of standing in it as mask tokens.
+    pub fn visible_only(self) -> bool {
+        matches!(self, Method::MaeHog | Method::Mae)
+    }
+
+    /// Whether histograms are predicted, and not pixels.
+    pub fn predicts_hog(self) -> bool {
+        matches!(self, Method::Maskfeat | Method::MaeHog)
     }
 }

@@ -3,7 +3,7 @@
 use super::shards::Shards;
 use crate::model::Noise;
 use crate::random::{Stream, shuffled};
-use crate::run::{At, EventSender};
+use crate::run::{At, EventSender, RunFolder};
 use anyhow::Result;
 use burn::module::Module;
 use burn::prelude::*;
@@ -49,7 +49,10 @@ pub struct EpochEnd<'a> {
     pub epoch: u64,
     /// Whether it was the stage's last.
     pub last: bool,
+    /// Whether a checkpoint is written next.
+    pub checkpoint: bool,
     pub at: &'a At,
+    pub folder: &'a RunFolder,
     pub events: &'a EventSender,
     pub shards: &'a Shards,
 }

@@ -183,9 +183,10 @@ pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) 
             return Ok(Ended::Interrupted);
         }
         let last = step == steps;
-        let end = EpochEnd { epoch: epoch + 1, last, at: &at, events: plan.events, shards: plan.shards };
+        let checkpoint = last || interrupted || (epoch + 1).is_multiple_of(plan.checkpoint_every);
+        let end = EpochEnd { epoch: epoch + 1, last, checkpoint, at: &at, folder: plan.folder, events: plan.events, shards: plan.shards };
         objective.end_epoch(&model.valid(), end)?;
-        if last || interrupted || (epoch + 1).is_multiple_of(plan.checkpoint_every) {
+        if checkpoint {
             save(objective, model, &optimizer, plan, step, steps, &at)?;
         }
         if interrupted && !last {

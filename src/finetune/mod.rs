@@ -14,10 +14,12 @@ use crate::engine::objective::{EpochEnd, Objective, Pass, Shard, Source};
 use crate::engine::shards::Shards;
 use crate::engine::{loader, read_values};
 use crate::eval::Scored;
+use crate::kernels::upload_index;
 use crate::labels::candidates::shares;
 use crate::labels::confidence::{self, Revision};
 use crate::labels::{Candidates, ConfidenceTable};
 use crate::model::{Classifier, Crops, Input, Noise};
+use crate::pretrain::mask;
 use crate::random::{Stream, Streams, shuffled, weighted};
 use crate::run::event::CONFIDENCE_BINS;
 use crate::run::{Body, Phase, Scalars};
@@ -38,7 +40,15 @@ pub struct FaceBatch {
     epoch: u64,
     positions: Vec<usize>,
     /// The ordinary view, then the strong ones.
-    views: Vec<Crops>,
+    views: Vec<View>,
+}
+
+/// One augmented picture of each face of a batch.
+#[derive(Clone, Default)]
+struct View {
+    crops: Crops,
+    /// Places of the patches that the encoder sees, `[B, K]`; empty: all.
+    visible: Vec<i32>,
 }
 
 /// Makes [`FaceBatch`]es from a pack.
@@ -53,6 +63,8 @@ pub struct LabelledFaces {
     strong_views: usize,
     /// Running sums of the faces' sampling weights; empty: every face once an epoch.
     balance: Vec<f64>,
+    /// Patches of each face that the encoder sees; none: all.
+    visible: Option<usize>,
 }
 
 impl Source for LabelledFaces {
@@ -68,17 +80,20 @@ impl Source for LabelledFaces {
     }
 
     fn prepare(&self, epoch: u64, positions: &[usize]) -> Result<FaceBatch> {
-        let mut views = vec![Crops::default(); 1 + self.strong_views];
+        let mut views = vec![View::default(); 1 + self.strong_views];
         for &position in positions {
             let index = self.train[position];
             let face = self.pack.pixels(index)?;
-            for (view, crops) in views.iter_mut().enumerate() {
-                // Named without the objective: every objective sees the same ordinary crops.
-                let (how, mut rng) = match view {
-                    0 => (&self.weak, self.streams.at("finetune/augment", &[epoch, index as u64])),
-                    _ => (&self.strong, self.streams.at("finetune/augment/strong", &[epoch, index as u64, view as u64])),
-                };
-                self.input.push(crops, &augment(&face, self.input.side, self.input.channels, how, &mut rng));
+            for (n, view) in views.iter_mut().enumerate() {
+                // Named without the objective: every objective sees the same ordinary crops and the same patches of them.
+                let at = [epoch, index as u64, n as u64];
+                let (how, kind, at) = if n == 0 { (&self.weak, "", &at[..2]) } else { (&self.strong, "/strong", &at[..]) };
+                let stream = |what: &str| self.streams.at(&format!("finetune/{what}{kind}"), at);
+                let crop = augment(&face, self.input.side, self.input.channels, how, &mut stream("augment"));
+                self.input.push(&mut view.crops, &crop);
+                if let Some(visible) = self.visible {
+                    view.visible.extend(mask::visible(self.input.patches(), visible, &mut stream("mask")));
+                }
             }
         }
         Ok(FaceBatch { epoch, positions: positions.to_vec(), views })
@@ -150,6 +165,7 @@ impl Finetune {
                 strong: recipe::strong(&s.finetune),
                 strong_views: recipe.strong_views,
                 balance,
+                visible: s.finetune_patches(),
             }),
             pack,
             settings: s.clone(),
@@ -309,9 +325,16 @@ impl Finetune {
     /// Logits of every view, `[b, C]` each.
     fn logits(&self, model: &Classifier, batch: &FaceBatch, noise: &mut Noise, device: &Device) -> Vec<Tensor<2>> {
         let s = &self.settings;
-        let view = |crops: &Crops| {
-            let patches = self.source.input.upload(crops, device).patches();
-            model.forward(patches, s.finetune.drop_path, s.decoder.dropout, noise)
+        let view = |view: &View| {
+            let faces = self.source.input.upload(&view.crops, device);
+            let (drop_path, dropout) = (s.finetune.drop_path, s.decoder.dropout);
+            match self.source.visible {
+                None => model.forward(faces.patches(), drop_path, dropout, noise),
+                Some(visible) => {
+                    let index = upload_index(view.visible.clone(), [batch.positions.len(), visible], device);
+                    model.forward_visible(faces.visible(index.clone()), index, drop_path, dropout, noise)
+                }
+            }
         };
         batch.views.iter().map(view).collect()
     }

@@ -7,8 +7,8 @@
 //!                              others --------> operations (burn's tensor operations)
 //! ```
 //! A kernel is five files with one name: shader, host side, CPU twin, golden vectors (`tests/golden/`) and bench. Kernels are part of
-//! burn's backends through an extension, [`Kernels`], so they work inside fusion and autodiff. Training uses `hog` and `patch_pixels`;
-//! gathering rows serves encoders that see visible patches only (MAE), MaskFeat's sees all.
+//! burn's backends through an extension, [`Kernels`], so they work inside fusion and autodiff. Gathering rows serves encoders that see
+//! visible patches only (MAE, masks in finetuning).
 
 pub mod reference;
 

@@ -195,7 +195,16 @@ impl Classifier {
 
     /// Normalised patches `[B, N, P * P * C]` -> logits `[B, C]`
     pub fn forward(&self, patches: Tensor<3>, drop_path: f64, dropout: f64, noise: &mut Noise) -> Tensor<2> {
-        let tokens = self.encoder.forward(patches, drop_path, noise);
+        self.classify(self.encoder.forward(patches, drop_path, noise), dropout, noise)
+    }
+
+    /// The same from some patches only: `patches` `[B, K, P * P * C]` at the places `index` `[B, K]`.
+    pub fn forward_visible(&self, patches: Tensor<3>, index: Tensor<2, Int>, drop_path: f64, dropout: f64, noise: &mut Noise) -> Tensor<2> {
+        self.classify(self.encoder.forward_visible(patches, index, drop_path, noise), dropout, noise)
+    }
+
+    /// Tokens of the encoder `[B, T, D]` -> logits `[B, C]`
+    fn classify(&self, tokens: Tensor<3>, dropout: f64, noise: &mut Noise) -> Tensor<2> {
         let memory = if self.use_cls { tokens } else { self.encoder.patch_tokens(tokens) };
         match (&self.head.decoder, &self.head.pooled) {
             (Some(decoder), _) => decoder.forward(memory, dropout, noise),

@@ -47,8 +47,13 @@ impl Input {
     pub fn push(&self, crops: &mut Crops, crop: &Pixels) {
         debug_assert_eq!((crop.width, crop.height, crop.channels), (self.side, self.side, self.channels));
         crops.pixels.extend_from_slice(&crop.data);
-        crops.scales.extend(scales(crop, self.normalize));
+        crops.scales.extend(self.scales(crop));
         crops.count += 1;
+    }
+
+    /// Scales, then shifts, of each channel of a crop, `[2, C]`: `pixel * scale + shift` is what the network sees.
+    pub fn scales(&self, crop: &Pixels) -> Vec<f32> {
+        scales(crop, self.normalize)
     }
 
     /// Whole faces, as evaluation sees them.

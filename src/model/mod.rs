@@ -1,4 +1,4 @@
-//! Networks: the vision transformer, the masked-image-modelling head and the query decoder.
+//! Networks: the vision transformer, its masked-image-modelling forms and the query decoder.
 //!
 //! Parameters carry timm's names (`blocks.0.attn.qkv.weight`), so weights can be exchanged. Every initial value and every random mask
 //! comes from a named stream on the CPU: the same seed starts the same network on every device.
@@ -6,10 +6,12 @@
 pub mod decoder;
 pub mod init;
 pub mod input;
+pub mod masked;
 pub mod noise;
 pub mod vit;
 
 pub use decoder::{Classifier, Head};
 pub use input::{Crops, Faces, Input};
+pub use masked::{Hidden, MaskedAutoencoder, MaskedModel, MaskedVit};
 pub use noise::Noise;
-pub use vit::{MaskedVit, Vit};
+pub use vit::Vit;

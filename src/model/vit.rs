@@ -1,9 +1,9 @@
-//! The vision transformer (Dosovitskiy et al. 2021) and its masked-image-modelling form (MaskFeat; METHOD 3.2).
+//! The vision transformer (Dosovitskiy et al. 2021), over all patches of a face or over those that are visible.
 
 use super::init::Init;
 use super::noise::Noise;
 use crate::config::{Activation, Positions, Settings, Stem};
-use crate::kernels::reference::hog;
+use crate::kernels::gather_rows;
 use burn::module::Param;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{LayerNorm, Linear, PaddingConfig2d};
@@ -90,18 +90,18 @@ pub struct Block {
 }
 
 impl Block {
-    fn new(init: &Init, path: &str, s: &Settings) -> Self {
-        let dim = s.vit.dim;
+    /// A block for tokens of width `dim`, otherwise as the encoder's.
+    pub(super) fn new(init: &Init, path: &str, dim: usize, heads: usize, s: &Settings) -> Self {
         let hidden = (dim as f64 * s.vit.mlp_ratio).round() as usize;
         Self {
             norm1: init.norm(dim),
-            attn: Attention::new(init, &format!("{path}.attn"), dim, s.vit.heads),
+            attn: Attention::new(init, &format!("{path}.attn"), dim, heads),
             norm2: init.norm(dim),
             mlp: Mlp::new(init, &format!("{path}.mlp"), dim, hidden, s.vit.activation),
         }
     }
 
-    fn forward(&self, x: Tensor<3>, drop_path: f64, noise: &mut Noise) -> Tensor<3> {
+    pub(super) fn forward(&self, x: Tensor<3>, drop_path: f64, noise: &mut Noise) -> Tensor<3> {
         let attended = self.attn.forward(self.norm1.forward(x.clone()));
         let x = x + noise.drop_path(attended, drop_path);
         let fed = self.mlp.output(self.mlp.hidden(self.norm2.forward(x.clone())));
@@ -149,8 +149,8 @@ impl ConvStem {
     }
 }
 
-/// The encoder. Input: normalised patches `[B, N, P * P * C]`; output: tokens after the last norm, `[B, T, D]` with T = N, or N + 1 and
-/// the class token first.
+/// The encoder. Input: normalised patches `[B, N, P * P * C]`, all or K of them; output: tokens after the last norm, `[B, T, D]` with T = N
+/// (or K), and one more with the class token first.
 #[derive(Module, Debug)]
 pub struct Vit {
     stem: Option<ConvStem>,
@@ -175,7 +175,7 @@ impl Vit {
                 Positions::Normal => init.trunc_normal("pos_embed", [1, tokens, dim], 0.02),
                 Positions::Sincos => init.param([1, tokens, dim], sincos(s.grid(), dim, s.vit.cls).into_iter()),
             },
-            blocks: (0..s.vit.depth).map(|i| Block::new(init, &format!("blocks.{i}"), s)).collect(),
+            blocks: (0..s.vit.depth).map(|i| Block::new(init, &format!("blocks.{i}"), dim, s.vit.heads, s)).collect(),
             norm: init.norm(dim),
         }
     }
@@ -184,8 +184,34 @@ impl Vit {
         self.encode(self.embed(patches), drop_path, noise)
     }
 
+    /// The same of some patches only: `patches` `[B, K, P * P * C]`, which stand at the places `index` `[B, K]` of the picture.
+    ///
+    /// # Panics
+    /// With a convolutional stem, which needs the whole picture.
+    pub fn forward_visible(&self, patches: Tensor<3>, index: Tensor<2, Int>, drop_path: f64, noise: &mut Noise) -> Tensor<3> {
+        assert!(self.stem.is_none(), "a convolutional stem cannot embed single patches");
+        let [b, _, _] = patches.dims();
+        let [_, t, d] = self.pos_embed.dims();
+        let first = usize::from(self.cls_token.is_some());
+        let every = self.pos_embed.val().slice([0..1, first..t, 0..d]).expand([b, t - first, d]);
+        let x = self.embed(patches) + gather_rows(every, index).expect("an index for these patches");
+        let x = match &self.cls_token {
+            Some(cls) => {
+                let cls = cls.val() + self.pos_embed.val().slice([0..1, 0..1, 0..d]);
+                Tensor::cat(vec![cls.expand([b, 1, d]), x], 1)
+            }
+            None => x,
+        };
+        self.transform(x, drop_path, noise)
+    }
+
+    /// Whether the stem looks over the borders of patches.
+    pub(super) fn overlaps(&self) -> bool {
+        self.stem.is_some()
+    }
+
     /// Patches `[B, N, P * P * C]` to embeddings `[B, N, D]`.
-    fn embed(&self, patches: Tensor<3>) -> Tensor<3> {
+    pub(super) fn embed(&self, patches: Tensor<3>) -> Tensor<3> {
         match &self.stem {
             Some(stem) => self.patch_embed.forward(stem.forward(patches)),
             None => self.patch_embed.forward(patches),
@@ -193,13 +219,17 @@ impl Vit {
     }
 
     /// Embedded (and possibly masked) patches `[B, N, D]` to tokens.
-    fn encode(&self, x: Tensor<3>, drop_path: f64, noise: &mut Noise) -> Tensor<3> {
+    pub(super) fn encode(&self, x: Tensor<3>, drop_path: f64, noise: &mut Noise) -> Tensor<3> {
         let [b, _, d] = x.dims();
         let x = match &self.cls_token {
             Some(cls) => Tensor::cat(vec![cls.val().expand([b, 1, d]), x], 1),
             None => x,
         };
-        let mut x = x + self.pos_embed.val();
+        self.transform(x + self.pos_embed.val(), drop_path, noise)
+    }
+
+    /// Blocks and last norm over placed tokens `[B, T, D]`.
+    fn transform(&self, mut x: Tensor<3>, drop_path: f64, noise: &mut Noise) -> Tensor<3> {
         let last = (self.blocks.len() - 1).max(1) as f64;
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward(x, drop_path * i as f64 / last, noise);
@@ -221,7 +251,7 @@ impl Vit {
 
 /// Sines and cosines of the patch's column (first half of the width) and row (second half) at frequencies 10000^(-4i / D), `[T, D]`; the
 /// class token, if any, gets zeros (MAE's `get_2d_sincos_pos_embed`). Widths that are no multiple of four end in zeros.
-fn sincos(grid: usize, dim: usize, cls: bool) -> Vec<f32> {
+pub(super) fn sincos(grid: usize, dim: usize, cls: bool) -> Vec<f32> {
     let quarter = dim / 4;
     let mut out = vec![0.0; if cls { dim } else { 0 }];
     for (row, column) in (0..grid).flat_map(|r| (0..grid).map(move |c| (r, c))) {
@@ -234,36 +264,4 @@ fn sincos(grid: usize, dim: usize, cls: bool) -> Vec<f32> {
         out.resize(start + dim, 0.0);
     }
     out
-}
-
-/// The encoder under masked-image modelling: masked patch embeddings become a learned token, and a linear head predicts the HOG of each
-/// patch.
-#[derive(Module, Debug)]
-pub struct MaskedVit {
-    pub encoder: Vit,
-    mask_token: Param<Tensor<3>>,
-    head: Linear,
-}
-
-impl MaskedVit {
-    pub fn new(init: &Init, s: &Settings) -> Self {
-        let layout =
-            hog::Layout { width: s.data.size, height: s.data.size, channels: s.data.channels, cell: s.hog.cell, window: s.hog.window };
-        let dim = s.vit.dim;
-        Self {
-            encoder: Vit::new(init, s),
-            mask_token: init.trunc_normal("mask_token", [1, 1, dim], 0.02),
-            head: init.linear_from(init.trunc_normal("head.weight", [dim, layout.token_len(s.vit.patch)], 0.02)),
-        }
-    }
-
-    /// Predicted HOG tokens `[B, N, T]` of patches `[B, N, P * P * C]` under a mask `[B, N, 1]` (1: hidden).
-    pub fn forward(&self, patches: Tensor<3>, mask: Tensor<3>, drop_path: f64, noise: &mut Noise) -> Tensor<3> {
-        // Convolutions look over patch borders: what is hidden must be gone before them.
-        let visible = mask.clone().neg().add_scalar(1.0);
-        let x = self.encoder.embed(if self.encoder.stem.is_some() { patches * visible.clone() } else { patches });
-        let x = x * visible + self.mask_token.val() * mask;
-        let tokens = self.encoder.encode(x, drop_path, noise);
-        self.head.forward(self.encoder.patch_tokens(tokens))
-    }
 }

@@ -5,7 +5,7 @@ use crate::config::{Origin, Resolved, Settings};
 use crate::engine::checkpoint::{self, Checkpoint};
 use crate::engine::train::load_model;
 use crate::model::init::Init;
-use crate::model::{Classifier, MaskedVit, Vit};
+use crate::model::{Classifier, MaskedAutoencoder, MaskedModel, MaskedVit, Vit};
 use crate::random::Streams;
 use crate::run::RunFolder;
 use crate::usage;
@@ -25,7 +25,16 @@ pub fn settings_of(checkpoint: &Checkpoint, origin: &str) -> Result<Resolved> {
 /// When the run has none, or its input or network is another than `settings` describe: every differing key is named.
 pub fn pretrained_encoder(run: &Path, settings: &Settings, init: &Init) -> Result<Vit> {
     let (checkpoint, theirs) = pretraining(run, settings)?;
-    Ok(load_model(MaskedVit::new(init, theirs.settings()), &checkpoint)?.encoder)
+    let s = theirs.settings();
+    if s.pretrain.method.visible_only() {
+        encoder_of::<MaskedAutoencoder>(&checkpoint, s, init)
+    } else {
+        encoder_of::<MaskedVit>(&checkpoint, s, init)
+    }
+}
+
+fn encoder_of<M: MaskedModel>(checkpoint: &Checkpoint, settings: &Settings, init: &Init) -> Result<Vit> {
+    Ok(load_model(M::new(init, settings), checkpoint)?.into_encoder())
 }
 
 /// The checkpoint of a finished pretraining whose encoder is the one that `settings` describe. Costs a read and no network, so a command

@@ -1,7 +1,7 @@
 //! A run from plan to result: which stages there are, in which order, and what each hands to the next.
 //!
 //! ```text
-//! pretrain:  MaskFeat                                    -> encoder
+//! pretrain:  masked-image modelling                      -> encoder
 //! finetune:  [encoder] -> candidates -> partial labels   -> classifier, labels.csv
 //!                                    -> plain baseline   -> classifier
 //! demo:      generated faces -> pretrain -> finetune     -> the comparison
@@ -23,8 +23,8 @@ use crate::engine::train::{Ended, Plan, train};
 use crate::finetune::Finetune;
 use crate::labels::Candidates;
 use crate::model::init::Init;
-use crate::model::{Classifier, MaskedVit, Vit};
-use crate::pretrain::MaskFeat;
+use crate::model::{Classifier, MaskedAutoencoder, MaskedModel, MaskedVit, Vit};
+use crate::pretrain::MaskedModelling;
 use crate::random::Streams;
 use crate::run::event::place;
 use crate::run::manifest::{Data, Setting};
@@ -176,7 +176,7 @@ impl Job {
         let mut encoder = None;
         if names.iter().any(|n| n == PRETRAIN) {
             match context.pretrain()? {
-                Ended::Done(model) => encoder = Some(model.encoder),
+                Ended::Done(trained) => encoder = Some(trained),
                 Ended::Interrupted => return Ok(Ended::Interrupted),
             }
             writer.check()?;
@@ -272,15 +272,26 @@ impl<'a> StageContext<'a> {
         Init { streams: self.streams, device: self.device }
     }
 
-    fn pretrain(&self) -> Result<Ended<MaskedVit>> {
+    fn pretrain(&self) -> Result<Ended<Vit>> {
+        if self.job.resolved.settings().pretrain.method.visible_only() {
+            self.pretrain_network::<MaskedAutoencoder>()
+        } else {
+            self.pretrain_network::<MaskedVit>()
+        }
+    }
+
+    fn pretrain_network<M: MaskedModel>(&self) -> Result<Ended<Vit>> {
         let job = self.job;
         let at = At::stage(Stage::Pretrain, "");
         let settings = job.resolved.settings();
         let (mut objective, model) = self.events.phase(&at, Phase::Load, || {
-            let objective = MaskFeat::new(job.pack.clone(), job.pack.split(Split::Train), settings, self.streams);
-            (objective, MaskedVit::new(&self.init(), settings))
+            let objective = MaskedModelling::<M>::new(job.pack.clone(), job.pack.split(Split::Train), settings, self.streams);
+            (objective, M::new(&self.init(), settings))
         });
-        train(&mut objective, model, &self.plan(PRETRAIN, at))
+        Ok(match train(&mut objective, model, &self.plan(PRETRAIN, at))? {
+            Ended::Done(model) => Ended::Done(model.into_encoder()),
+            Ended::Interrupted => Ended::Interrupted,
+        })
     }
 
     fn finetune(&self, objective: Objective, encoder: Vit) -> Result<Ended<Classifier>> {

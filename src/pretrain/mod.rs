@@ -1,22 +1,39 @@
-//! Self-supervised pretraining: predict the HOG of hidden patches (MaskFeat; Wei et al. 2022, METHOD 3).
+//! Self-supervised pretraining: predict what is hidden of a face from what is not (METHOD 3).
+//!
+//! | `pretrain.method` | the encoder sees | hidden patches are predicted by | as | error |
+//! |---|---|---|---|---|
+//! | `maskfeat` (Wei et al. 2022) | mask tokens in their places | a linear head | HOG | squared |
+//! | `mae_hog` (the paper's wording, contradiction C4) | visible patches only | a light decoder | HOG | squared |
+//! | `mae` (He et al. 2022) | visible patches only | a light decoder | pixels | squared |
+//! | `simmim` (Xie et al. 2022) | mask tokens in their places | a linear head | pixels | absolute |
+//!
+//! All four are one objective over two networks ([`MaskedModel`]) with the same data, augmentation and loop; every other difference is a
+//! setting. Positions and the encoder's other details are moue's own (`vit.*`), not each reference's.
 
 pub mod mask;
+mod picture;
+pub mod target;
 
-use crate::config::{HogSettings, MaskKind, Settings};
+use self::mask::Masking;
+use self::target::Target;
+use crate::config::{Method, Settings};
 use crate::dataset::Pack;
 use crate::engine::objective::{EpochEnd, Objective, Pass, Shard, Source};
-use crate::model::{Crops, Input, MaskedVit, Noise};
+use crate::model::{Crops, Hidden, Input, MaskedModel, Noise};
 use crate::random::Streams;
+use crate::run::write_atomic;
 use crate::transform::augment::{Augment, augment};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use burn::prelude::*;
+use image::ImageFormat;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 /// Augmented faces with their masks.
 pub struct MaskedBatch {
     crops: Crops,
-    /// `[B, N]`, 1: hidden
-    mask: Vec<f32>,
+    /// `[B, N]`
+    hidden: Vec<bool>,
 }
 
 /// Makes [`MaskedBatch`]es from a pack.
@@ -27,7 +44,7 @@ pub struct MaskedFaces {
     streams: Streams,
     input: Input,
     augment: Augment,
-    mask: (MaskKind, f64),
+    masking: Masking,
 }
 
 impl Source for MaskedFaces {
@@ -38,29 +55,31 @@ impl Source for MaskedFaces {
     }
 
     fn prepare(&self, epoch: u64, positions: &[usize]) -> Result<MaskedBatch> {
-        let Input { side, channels, patch, .. } = self.input;
-        let mut batch = MaskedBatch { crops: Crops::default(), mask: Vec::new() };
+        let Input { side, channels, .. } = self.input;
+        let mut batch = MaskedBatch { crops: Crops::default(), hidden: Vec::new() };
         for &position in positions {
             let index = self.train[position];
             let at = [epoch, index as u64];
             let face = self.pack.pixels(index)?;
             let crop = augment(&face, side, channels, &self.augment, &mut self.streams.at("pretrain/augment", &at));
-            let mask = mask::sample(self.mask.0, side / patch, self.mask.1, &mut self.streams.at("pretrain/mask", &at));
             self.input.push(&mut batch.crops, &crop);
-            batch.mask.extend(mask.iter().map(|&m| f32::from(u8::from(m))));
+            batch.hidden.extend(self.masking.sample(&mut self.streams.at("pretrain/mask", &at)));
         }
         Ok(batch)
     }
 }
 
-/// The MaskFeat objective: mean squared error over hidden tokens.
-pub struct MaskFeat {
+/// Masked-image modelling with the network `M`: the mean error over the values of all hidden patches.
+pub struct MaskedModelling<M> {
     source: Arc<MaskedFaces>,
-    hog: HogSettings,
+    target: Target,
+    /// Of a difference, element by element.
+    error: fn(Tensor<3>) -> Tensor<3>,
     drop_path: f64,
+    network: PhantomData<fn() -> M>,
 }
 
-impl MaskFeat {
+impl<M> MaskedModelling<M> {
     /// Pretrains on the faces at `train` (positions in `pack`).
     pub fn new(pack: Arc<Pack>, train: Vec<usize>, settings: &Settings, streams: Streams) -> Self {
         let s = settings;
@@ -70,14 +89,20 @@ impl MaskFeat {
             streams,
             input: Input::of(s),
             augment: Augment { crop_min: s.pretrain.crop_min, rotate: 0.0, flip: s.pretrain.flip, erase: 0.0 },
-            mask: (s.mask.kind, s.mask.ratio),
+            masking: Masking::of(s),
         };
-        Self { source: Arc::new(source), hog: s.hog.clone(), drop_path: s.pretrain.drop_path }
+        Self {
+            source: Arc::new(source),
+            target: Target::of(s),
+            error: if s.pretrain.method == Method::Simmim { |difference| difference.abs() } else { |difference| difference.square() },
+            drop_path: s.pretrain.drop_path,
+            network: PhantomData,
+        }
     }
 }
 
-impl Objective for MaskFeat {
-    type Model = MaskedVit;
+impl<M: MaskedModel> Objective for MaskedModelling<M> {
+    type Model = M;
     type Source = MaskedFaces;
 
     fn source(&self) -> Arc<MaskedFaces> {
@@ -85,24 +110,31 @@ impl Objective for MaskFeat {
     }
 
     fn weight(&self, batch: &MaskedBatch) -> f64 {
-        batch.mask.iter().map(|&m| f64::from(m)).sum()
+        batch.hidden.iter().filter(|h| **h).count() as f64
     }
 
-    fn forward(&self, model: &MaskedVit, batch: &MaskedBatch, shard: Shard, noise: &mut Noise, device: &Device) -> Pass {
+    fn forward(&self, model: &M, batch: &MaskedBatch, shard: Shard, noise: &mut Noise, device: &Device) -> Pass {
         let input = &self.source.input;
         let faces = input.upload(&batch.crops, device);
-        let mask = TensorData::new(batch.mask.clone(), [batch.crops.len(), input.patches(), 1]);
-        let mask = Tensor::<3>::from_data(mask, device);
-        let targets = faces.hog(self.hog.cell, self.hog.window);
+        let hidden = Hidden::upload(&batch.hidden, input.patches(), device);
+        let targets = self.target.values(&faces);
         let width = targets.dims()[2];
-        let predicted = model.forward(faces.patches(), mask.clone(), self.drop_path, noise);
-        let error = ((predicted - targets).square() * mask).sum();
-        // The mean runs over all hidden tokens of the step, whichever shard they are in.
+        let predicted = model.predict(&faces, &hidden, self.drop_path, noise);
+        let error = ((self.error)(predicted - targets) * hidden.mask).sum();
+        // The mean runs over all hidden patches of the step, whichever shard they are in.
         let scale = shard.share / (self.weight(batch).max(1.0) * width as f64);
         Pass { loss: error.mul_scalar(scale as f32), response: None }
     }
 
-    fn end_epoch(&mut self, _model: &MaskedVit, _end: EpochEnd) -> Result<()> {
-        Ok(())
+    /// Leaves a picture beside each checkpoint, `media/pretrain-<step>.png`.
+    fn end_epoch(&mut self, model: &M, end: EpochEnd) -> Result<()> {
+        if !end.checkpoint {
+            return Ok(());
+        }
+        let picture = picture::read_picture(model, &self.source, &self.target)?;
+        let media = end.folder.media();
+        std::fs::create_dir_all(&media).with_context(|| format!("making the folder {}", media.display()))?;
+        let file = media.join(format!("pretrain-{:08}.png", end.at.step));
+        write_atomic(&file, |out| Ok(picture.write_to(out, ImageFormat::Png)?))
     }
 }

@@ -1,3 +1,4 @@
 //! Pictures for people, made from plain numbers: slices in, pictures out, no tensors.
 
 pub mod glyphs;
+pub mod reconstruction;

@@ -59,6 +59,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("patch_gather: gradient, finite differences", kernels::gather_gradient),
     ("patch_gather: scatter gradient, finite differences", kernels::scatter_gradient),
     ("pretraining step, as on the CPU", step::pretraining),
+    ("pretraining step on visible patches, as on the CPU", step::pretraining_visible),
     ("finetuning step, as on the CPU", step::finetuning),
 ];
 

@@ -6,7 +6,7 @@ use crate::dataset::Pixels;
 use crate::engine::read_values;
 use crate::finetune::loss::{confidence_cross_entropy, uniformity};
 use crate::model::init::Init;
-use crate::model::{Classifier, Crops, Input, MaskedVit, Noise, Vit};
+use crate::model::{Classifier, Crops, Hidden, Input, MaskedAutoencoder, MaskedModel, MaskedVit, Noise, Vit};
 use crate::random::{RngExt, Streams};
 use anyhow::{Context, Result};
 use burn::module::{Module, ModuleVisitor, Param};
@@ -29,6 +29,7 @@ fn tiny() -> Settings {
     s.vit.activation = Activation::Relu;
     (s.decoder.heads, s.decoder.layers) = (2, 1);
     s.hog.cell = 4;
+    (s.mim.decoder_dim, s.mim.decoder_heads, s.mim.decoder_depth) = (16, 2, 1);
     s
 }
 
@@ -79,18 +80,25 @@ fn compare(device: &Device, step: fn(&Device) -> Result<Vec<Vec<f32>>>) -> Resul
     Ok(Finding::new(worst, BOUND))
 }
 
+/// A step with the HOG as its target; patch i of the batch is hidden where `hide` says so.
+fn masked<M: MaskedModel>(device: &Device, hide: fn(usize) -> bool) -> Result<Vec<Vec<f32>>> {
+    let (s, device) = (tiny(), device.clone().autodiff());
+    let model = M::new(&Init { streams: Streams::new(1), device: &device }, &s);
+    let (input, crops) = faces(&s);
+    let faces = input.upload(&crops, &device);
+    let hidden = Hidden::upload(&(0..FACES * input.patches()).map(hide).collect::<Vec<_>>(), input.patches(), &device);
+    let predicted = model.predict(&faces, &hidden, 0.0, &mut Noise::none());
+    let loss = ((predicted - faces.hog(s.hog.cell, s.hog.window)).square() * hidden.mask).mean();
+    backward(&model, loss)
+}
+
 pub fn pretraining(device: &Device) -> Result<Finding> {
-    compare(device, |device| {
-        let (s, device) = (tiny(), device.clone().autodiff());
-        let model = MaskedVit::new(&Init { streams: Streams::new(1), device: &device }, &s);
-        let (input, crops) = faces(&s);
-        let faces = input.upload(&crops, &device);
-        let hidden = (0..FACES * input.patches()).map(|i| f32::from(u8::from(i % 3 == 0))).collect::<Vec<_>>();
-        let mask = Tensor::<3>::from_data(TensorData::new(hidden, [FACES, input.patches(), 1]), &device);
-        let predicted = model.forward(faces.patches(), mask.clone(), 0.0, &mut Noise::none());
-        let loss = ((predicted - faces.hog(s.hog.cell, s.hog.window)).square() * mask).mean();
-        backward(&model, loss)
-    })
+    compare(device, |device| masked::<MaskedVit>(device, |i| i.is_multiple_of(3)))
+}
+
+/// Twelve patches of each face are hidden, other ones of each.
+pub fn pretraining_visible(device: &Device) -> Result<Finding> {
+    compare(device, |device| masked::<MaskedAutoencoder>(device, |i| !(i % 16 + i / 16).is_multiple_of(4)))
 }
 
 pub fn finetuning(device: &Device) -> Result<Finding> {

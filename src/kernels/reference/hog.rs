@@ -255,6 +255,28 @@ pub fn tokens(cells: &[f32], layout: Layout, patch: usize) -> Vec<f32> {
     out
 }
 
+/// Tokens `[N, C * 9 * k * k]` put back into cells `[C, 9, H / cell, W / cell]`, the inverse of [`tokens`]. Cells beyond the last whole
+/// patch are zero.
+///
+/// # Panics
+/// If there are fewer tokens than the layout has patches.
+pub fn from_tokens(tokens: &[f32], layout: Layout, patch: usize) -> Vec<f32> {
+    let (cells_x, cells_y) = (layout.cells_x(), layout.cells_y());
+    let k = patch / layout.cell;
+    let (grid_x, grid_y) = (cells_x / k, cells_y / k);
+    let mut out = vec![0.0; layout.values(0)];
+    let mut rows = tokens.chunks_exact(k);
+    for (py, px) in (0..grid_y).flat_map(|py| (0..grid_x).map(move |px| (py, px))) {
+        for plane in 0..layout.channels * BINS {
+            for cy in 0..k {
+                let start = (plane * cells_y + py * k + cy) * cells_x + px * k;
+                out[start..start + k].copy_from_slice(rows.next().expect("a token for each patch"));
+            }
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
