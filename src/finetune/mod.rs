@@ -28,8 +28,9 @@ const WATCHED: usize = 12;
 
 /// Augmented faces and which training positions they are.
 pub struct FaceBatch {
-    positions: Vec<usize>,
-    crops: Crops,
+    pub epoch: u64,
+    pub positions: Vec<usize>,
+    pub crops: Crops,
 }
 
 /// Makes [`FaceBatch`]es from a pack.
@@ -50,7 +51,7 @@ impl Source for LabelledFaces {
     }
 
     fn prepare(&self, epoch: u64, positions: &[usize]) -> Result<FaceBatch> {
-        let mut batch = FaceBatch { positions: positions.to_vec(), crops: Crops::default() };
+        let mut batch = FaceBatch { epoch, positions: positions.to_vec(), crops: Crops::default() };
         for &position in positions {
             let index = self.train[position];
             let face = self.pack.pixels(index)?;
@@ -164,6 +165,7 @@ impl Objective for Finetune {
         let response = self.partial.then(|| logits.clone().inner());
         let mut targets: Vec<f32> = batch.positions.iter().flat_map(|&i| self.table.row(i).iter().copied()).collect();
         if s.revise.order == Order::BeforeLoss
+            && self.revises(batch.epoch)
             && let Some(response) = &response
         {
             self.revise_targets(&mut targets, &batch.positions, response.clone());
@@ -183,7 +185,7 @@ impl Objective for Finetune {
     }
 
     fn after_step(&mut self, epoch: u64, positions: &[usize], responses: &[f32]) {
-        if self.partial && epoch >= self.settings.revise.start_epoch as u64 {
+        if self.partial && self.revises(epoch) {
             let revision = self.table.revise(positions, responses, &self.settings.revise);
             self.since_event.flips += revision.flips;
             self.since_event.kept += revision.kept;
@@ -238,15 +240,17 @@ impl Objective for Finetune {
 }
 
 impl Finetune {
-    /// Targets from the response of this very forward pass (`revise.order = "before_loss"`).
+    fn revises(&self, epoch: u64) -> bool {
+        epoch >= self.settings.revise.start_epoch as u64
+    }
+
+    /// Targets are what the rows will be after the step, from the response of this very forward pass (`revise.order = "before_loss"`).
     fn revise_targets(&self, targets: &mut [f32], positions: &[usize], response: Tensor<2>) {
         let Ok(logits) = read_values(response) else { return };
         let classes = self.table.classes();
         for ((row, &i), z) in targets.chunks_mut(classes).zip(positions).zip(logits.chunks(classes)) {
-            let candidates = self.table.candidates(i);
-            if let Some(p) = confidence::response(self.settings.revise.response, z, candidates) {
-                let revised = confidence::revise(&p, candidates, &self.settings.revise);
-                row.iter_mut().zip(revised).for_each(|(t, r)| *t = r as f32);
+            if let Some(revised) = self.table.revised(i, z, &self.settings.revise) {
+                row.copy_from_slice(&revised);
             }
         }
     }
