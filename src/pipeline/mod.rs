@@ -195,6 +195,15 @@ impl Job {
     }
 }
 
+/// The optimiser of a stage.
+pub fn optimizer(s: &Settings, stage: &str) -> OptimizerConfig {
+    let (p, f, depth) = (&s.pretrain, &s.finetune, s.vit.depth);
+    if stage == PRETRAIN {
+        return OptimizerConfig { weight_decay: p.weight_decay, beta1: p.beta1, beta2: p.beta2, clip: p.clip, layer_decay: 1.0, depth };
+    }
+    OptimizerConfig { weight_decay: f.weight_decay, beta1: f.beta1, beta2: f.beta2, clip: f.clip, layer_decay: f.layer_decay, depth }
+}
+
 /// What the stages of one job share.
 struct StageContext<'a> {
     job: &'a Job,
@@ -221,19 +230,6 @@ impl<'a> StageContext<'a> {
             settings: self.job.resolved.entries().map(|(k, v, _)| (k.to_string(), v)).collect(),
         };
         let (p, f) = (&s.pretrain, &s.finetune);
-        let depth = s.vit.depth;
-        let optimizer = if pretrain {
-            OptimizerConfig { weight_decay: p.weight_decay, beta1: p.beta1, beta2: p.beta2, clip: p.clip, layer_decay: 1.0, depth }
-        } else {
-            OptimizerConfig {
-                weight_decay: f.weight_decay,
-                beta1: f.beta1,
-                beta2: f.beta2,
-                clip: f.clip,
-                layer_decay: f.layer_decay,
-                depth,
-            }
-        };
         let pick = |a: usize, b: usize| if pretrain { a } else { b };
         let rate = |a: f64, b: f64| if pretrain { a } else { b };
         Plan {
@@ -244,7 +240,7 @@ impl<'a> StageContext<'a> {
             peak_rate: rate(p.lr, f.lr),
             floor_rate: rate(p.min_lr, f.min_lr),
             warmup_epochs: rate(p.warmup, f.warmup),
-            optimizer,
+            optimizer: optimizer(s, name),
             log_every: s.run.log_every as u64,
             checkpoint_every: s.run.checkpoint_every as u64,
             workers: self.workers,

@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 /// Augmented faces with their masks.
 pub struct MaskedBatch {
-    crops: Crops,
+    pub crops: Crops,
     /// `[B, N]`, 1: hidden
-    mask: Vec<f32>,
+    pub mask: Vec<f32>,
 }
 
 /// Makes [`MaskedBatch`]es from a pack.
