@@ -13,10 +13,10 @@
 //! Needs a `python3` with torch, numpy and safetensors. Without one the tests say so and do nothing, unless `MOUE_NEEDS_TORCH` is set.
 #![cfg(feature = "train")]
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::prelude::*;
-use moue::config::{Activation, Below, MaskKind, Metric, Normalize, Order, Positions, QueryInit, Response, Settings, Stem};
+use moue::config::{Activation, Backbone, Below, MaskKind, Metric, Normalize, Order, Positions, QueryInit, Response, Settings, Stem};
 use moue::dataset::generated::{self, GeneratorConfig};
 use moue::dataset::{Pack, PackWriter, Split};
 use moue::engine::objective::{Objective, Source};
@@ -27,7 +27,7 @@ use moue::engine::shards::{Position, Shards};
 use moue::finetune::Finetune;
 use moue::labels::Candidates;
 use moue::model::init::Init;
-use moue::model::{Classifier, Crops, MaskedVit, Vit};
+use moue::model::{Classifier, Crops, Encoder, MaskedVit};
 use moue::pipeline::{self, PARTIAL, PRETRAIN};
 use moue::pretrain::MaskFeat;
 use moue::random::Streams;
@@ -130,6 +130,19 @@ impl ModuleVisitor for Collect<'_> {
         if let Some(tensor) = tensor {
             self.found.push((path, tensor.dims().to_vec(), read_values(tensor).unwrap()));
         }
+    }
+}
+
+/// Moves every parameter a little, without a source of randomness.
+struct Stir;
+
+impl ModuleMapper for Stir {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|t| {
+            let (shape, trains, device) = (t.dims(), t.is_require_grad(), t.device());
+            let moves = (0..shape.iter().product()).map(|i: usize| 0.2 * (i as f32 * 1.7 + 1.0).sin()).collect();
+            (t.detach() + Tensor::from_data(TensorData::new::<f32, _>(moves, shape), &device)).detach().set_require_grad(trains)
+        })
     }
 }
 
@@ -262,7 +275,11 @@ fn finetuning(s: &Settings, partial: bool, folder: &Path) -> Recording {
         Finetune::plain(pack, s, streams).unwrap()
     };
     let init = Init { streams, device: &device };
-    let model = Classifier::new(&init, Vit::new(&init, s), classes, s);
+    let mut model = Classifier::new(&init, Encoder::new(&init, s), classes, s);
+    if s.encoder.backbone == Backbone::Resnet18 {
+        // Its blocks begin with a gain of zero, behind which every gradient is zero.
+        model = model.map(&mut Stir);
+    }
     let table = objective.decisions().1;
     assert_eq!(table.len(), FACES);
     let candidates: Vec<_> = (0..FACES).map(|face| table.candidates(face).to_vec()).collect();
@@ -453,6 +470,29 @@ fn plain_cross_entropy_on_a_pooled_head() {
     let mut s = small();
     (s.decoder.enabled, s.data.normalize) = (false, Normalize::Half);
     agree("plain, pooled", finetuning(&s, false, folder.path()), folder.path(), &[("attention-scale", Quantity::Gradient)]);
+}
+
+#[test]
+fn finetuning_a_small_resnet() {
+    if !torch() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut s = small();
+    (s.encoder.backbone, s.resnet.width, s.data.channels) = (Backbone::Resnet18, 8, 1);
+    let faults = [("norm-groups", Quantity::Gradient), ("layer-decay", Quantity::Optimizer)];
+    agree("finetune, resnet18", finetuning(&s, true, folder.path()), folder.path(), &faults);
+}
+
+#[test]
+fn plain_cross_entropy_on_a_large_resnet() {
+    if !torch() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut s = small();
+    (s.encoder.backbone, s.resnet.width, s.data.size, s.decoder.enabled) = (Backbone::Resnet18, 6, 96, false);
+    agree("plain, resnet18", finetuning(&s, false, folder.path()), folder.path(), &[("norm-groups", Quantity::Gradient)]);
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::engine::train::{Ended, Plan, train};
 use crate::finetune::Finetune;
 use crate::labels::Candidates;
 use crate::model::init::Init;
-use crate::model::{Classifier, MaskedVit, Vit};
+use crate::model::{Classifier, Encoder, MaskedVit};
 use crate::pretrain::MaskFeat;
 use crate::random::Streams;
 use crate::run::manifest::{Data, Setting};
@@ -177,12 +177,12 @@ impl Job {
         }
         let init = Init { streams, device: &device };
         let encoder = match (encoder, &self.from) {
-            (Some(encoder), _) => encoder,
-            (None, Some(run)) => load::pretrained_encoder(run, s, &init)?,
+            (Some(encoder), _) => encoder.into(),
+            (None, Some(run)) => load::pretrained_encoder(run, s, &init)?.into(),
             (None, None) => {
                 let text = "the encoder starts from random weights (no --from RUN with a pretrained one)".to_string();
                 events.emit(&At::run(), Body::Message { level: Level::Info, text });
-                Vit::new(&init, s)
+                Encoder::new(&init, s)
             }
         };
         for name in names.iter().filter(|n| **n != PRETRAIN) {
@@ -197,7 +197,7 @@ impl Job {
 
 /// The optimiser of a stage.
 pub fn optimizer(s: &Settings, stage: &str) -> OptimizerConfig {
-    let (p, f, depth) = (&s.pretrain, &s.finetune, s.vit.depth);
+    let (p, f, depth) = (&s.pretrain, &s.finetune, s.encoder_blocks());
     if stage == PRETRAIN {
         return OptimizerConfig { weight_decay: p.weight_decay, beta1: p.beta1, beta2: p.beta2, clip: p.clip, layer_decay: 1.0, depth };
     }
@@ -269,7 +269,7 @@ impl<'a> StageContext<'a> {
         train(&mut objective, model, &self.plan(PRETRAIN, at))
     }
 
-    fn finetune(&self, name: &str, encoder: Vit) -> Result<Ended<Classifier>> {
+    fn finetune(&self, name: &str, encoder: Encoder) -> Result<Ended<Classifier>> {
         let job = self.job;
         let settings = job.resolved.settings();
         let (stage, label) = match name {

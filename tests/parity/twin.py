@@ -80,11 +80,41 @@ class Network:
     def patch_tokens(self, tokens):
         return tokens[:, 1:] if self.s["vit"]["cls"] else tokens
 
+    # ResNet-18 (He et al. 2016) with group normalisation (Wu and He 2018).
+
+    def conv_norm(self, path, x, stride=1):
+        weight = self.p[f"{path}.conv.weight"]
+        x = F.conv2d(x, weight, stride=stride, padding=weight.shape[2] // 2)
+        groups = next(n for n in range(min(32, x.shape[1] // 2), 0, -1) if x.shape[1] % n == 0)
+        if self.fault == "norm-groups":
+            groups = 1
+        return F.group_norm(x, groups, self.p[f"{path}.norm.gamma"], self.p[f"{path}.norm.beta"], eps=1e-5)
+
+    def resnet(self, picture):
+        large = picture.shape[2] >= 96
+        x = F.relu(self.conv_norm("encoder.stem", picture, 2 if large else 1))
+        if large:
+            x = F.max_pool2d(x, 3, stride=2, padding=1)
+        for stage in range(4):
+            for half in range(2):
+                block = f"encoder.blocks.{2 * stage + half}"
+                stride = 2 if stage > 0 and half == 0 else 1
+                branch = F.relu(self.conv_norm(f"{block}.first", x, stride))
+                branch = self.conv_norm(f"{block}.second", branch)
+                if stride > 1:
+                    x = self.conv_norm(f"{block}.shortcut", x, stride)
+                x = F.relu(x + branch)
+        tokens = x.flatten(2).transpose(1, 2)
+        return self.linear("encoder.proj", tokens) if self.s["decoder"]["enabled"] else tokens
+
     # Heads.
 
     def logits(self, patches):
-        tokens = self.encode(self.embed(patches))
-        memory = tokens if self.s["decoder"]["use_cls"] else self.patch_tokens(tokens)
+        if self.s["encoder"]["backbone"] == "resnet18":
+            memory = self.resnet(unpatch(patches, self.s["vit"]["patch"], self.s["data"]["channels"]))
+        else:
+            tokens = self.encode(self.embed(patches))
+            memory = tokens if self.s["decoder"]["use_cls"] else self.patch_tokens(tokens)
         if self.s["decoder"]["enabled"]:
             return self.decode(memory)
         return self.linear("head.pooled.linear", self.norm("head.pooled.norm", memory.mean(1)))
@@ -273,7 +303,7 @@ class Optimizer:
     def __init__(self, parameters, settings, schedule, fault):
         self.schedule, self.fault = schedule, fault
         self.stage = settings[schedule["stage"]]
-        depth = settings["vit"]["depth"]
+        depth = {"vit": settings["vit"]["depth"], "resnet18": 8}[settings["encoder"]["backbone"]]
         decay = self.stage.get("layer_decay", 1.0)
         if fault == "layer-decay":
             decay = decay**0.9
@@ -309,7 +339,7 @@ def layer(path, depth):
     parts = path.split(".")
     if parts[:2] == ["encoder", "blocks"]:
         return int(parts[2]) + 1
-    return 0 if parts[0] == "encoder" and parts[1] != "norm" else depth + 1
+    return 0 if parts[0] == "encoder" and parts[1] not in ("norm", "proj") else depth + 1
 
 
 def answer(case, data, fault):
