@@ -171,6 +171,48 @@ fn a_killed_run_resumes_even_from_the_checkpoint_before_the_last() {
 }
 
 #[test]
+fn a_resnet_learns_resumes_and_predicts() {
+    let b = Bench::new();
+    let network = ["encoder.backbone=resnet18", "resnet.width=8", "finetune.drop_path=0.05", "finetune.layer_decay=1"];
+    // The same faces again and again, so that a network that learns is soon seen to.
+    let faces = ["finetune.epochs=10", "finetune.crop_min=1", "finetune.flip=false", "finetune.erase=0"];
+    let resnet = [network, faces].concat();
+    let finetune = |out| train(&["finetune", "--data", "f.moue", "--out", out], &resnet);
+    b.done(&finetune("whole"));
+    for stage in [Stage::Finetune, Stage::Baseline] {
+        let events = b.events("whole").into_iter().filter(|e| e.stage == stage);
+        let losses: Vec<f64> = events.filter_map(|e| if let Body::Scalars(s) = e.body { s.get("loss") } else { None }).collect();
+        assert_eq!(losses.len(), 30);
+        let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+        assert!(mean(&losses[27..]) < 0.9 * mean(&losses[..3]), "{stage:?}: {losses:?}");
+    }
+
+    let third = |line: &str| line.starts_with("moue finetune/pll step=9/") && line.contains("checkpoint=");
+    let (mut child, _lines) = b.until(&finetune("cut"), third);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    b.done(&["finetune", "--resume", "--out", "cut", "--device", "cpu", "--no-tui"]);
+    assert!(b.results("cut") == b.results("whole"), "a resumed run ends otherwise");
+
+    let said = b.done(&["evaluate", "whole", "--split", "test", "--json", "--device", "cpu"]);
+    let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let on_record = b.results("whole").0.into_iter().rev().find_map(|(place, _, body)| match body {
+        Body::Evaluation { split: Split::Test, accuracy, .. } if place == "finetune/pll" => Some(accuracy),
+        _ => None,
+    });
+    assert_eq!(json["accuracy"].as_f64(), on_record);
+    image::RgbImage::from_fn(40, 50, |x, y| image::Rgb([x as u8 * 6, y as u8 * 5, 90])).save(b.path("picture.png")).unwrap();
+    assert!(b.done(&["predict", "whole", "picture.png", "--device", "cpu"]).contains("picture.png"));
+
+    // Pretraining is the transformer's.
+    let vit = "encoder.backbone is resnet18";
+    b.refused(&train(&["pretrain", "--data", "f.moue", "--out", "X"], &resnet), 2, &[vit, "moue finetune"]);
+    b.refused(&train(&["finetune", "--data", "f.moue", "--from", "whole", "--out", "X"], &resnet), 2, &[vit, "leave out --from"]);
+    b.refused(&train(&["finetune", "--data", "f.moue", "--out", "X"], &["resnet.width=5"]), 2, &["resnet.width = 5"]);
+    assert!(!b.path("X").exists());
+}
+
+#[test]
 fn wrong_requests_leave_nothing_behind() {
     let b = Bench::new();
     fs::write(b.path("bad.toml"), "[finetune]\nepochs = 2\nbacth = 4\n").unwrap();

@@ -2,7 +2,7 @@
 
 use super::output::print;
 use super::settings::SettingsArgs;
-use crate::config::{DeviceChoice, Origin, Resolved};
+use crate::config::{Backbone, DeviceChoice, Origin, Resolved};
 use crate::dataset::generated::{self, GeneratorConfig};
 use crate::dataset::{Pack, PackWriter};
 use crate::engine::device;
@@ -71,6 +71,12 @@ impl TrainingArgs {
                 folder.path().display(),
                 manifest.stages.join(", "),
                 request.command
+            );
+        }
+        if request.stages.names(&settings).iter().any(|name| name == pipeline::PRETRAIN) && settings.encoder.backbone != Backbone::Vit {
+            usage!(
+                "pretraining hides patches from a vision transformer, and encoder.backbone is resnet18; train it from random weights with \
+                 `moue finetune` (or `moue demo --set pretrain.epochs=0`)"
             );
         }
         let device = device::open(self.device)?;

@@ -33,7 +33,7 @@ macro_rules! presets {
 presets! {
     runs: "demo", "demo-quick", "ferplus-cpu", "ferplus-gpu", "paper-ferplus", "paper-rafdb", "paper-affectnet7", "paper-affectnet8",
         "paper-table2";
-    overlays: "paper", "robust", "mae", "mae_hog", "simmim";
+    overlays: "paper", "robust", "mae", "mae_hog", "simmim", "vit-tiny", "vit-small", "vit-base", "resnet18";
 }
 
 /// Whether a preset is laid over another (`--preset ferplus-cpu,robust`) rather than describing a whole run.

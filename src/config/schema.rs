@@ -69,6 +69,15 @@ choice!(
     }
 );
 choice!(
+    /// The network that turns a face into tokens.
+    Backbone {
+        /// The vision transformer of section vit.
+        Vit,
+        /// ResNet-18 of section resnet (He et al. 2016).
+        Resnet18,
+    }
+);
+choice!(
     /// Activation of the encoder's MLP.
     Activation {
         Gelu,
@@ -257,6 +266,18 @@ settings! {
         channels: usize = 3usize,
         /// Pixel normalisation: imagenet (SCN, RUL, EAC), half (DMUE) or per_face. [R]
         normalize: Normalize = Normalize::Imagenet,
+    }
+    /// The encoder.
+    encoder: EncoderSettings {
+        /// vit, or resnet18 (paper Table V), which is trained from random weights: pretraining is for the vision transformer. Faces still
+        /// travel as patches of vit.patch pixels, and vit.dim is the width of the query decoder. [P]
+        backbone: Backbone = Backbone::Vit,
+    }
+    /// ResNet-18, with group instead of batch normalisation. finetune.drop_path acts on its blocks as on the transformer's.
+    resnet: ResnetSettings {
+        /// Channels of the first stage, doubled by each of the other three; even. Faces of 96 pixels and more get the original stem (7x7,
+        /// stride 2, pooling), smaller ones a 3x3 convolution. [R: 64]
+        width: usize = 64usize,
     }
     /// The vision transformer.
     vit: VitSettings {
@@ -488,6 +509,9 @@ settings! {
     }
 }
 
+/// Blocks of ResNet-18, two in each of four stages.
+pub const RESNET_BLOCKS: usize = 8;
+
 impl Settings {
     /// Checks what types cannot: ranges and settings that must fit each other.
     ///
@@ -538,6 +562,12 @@ impl Settings {
             ensure(s.vit.dim.is_multiple_of(heads), &format!("{name} = {heads} must divide vit.dim = {}", s.vit.dim))?;
         }
         ensure(!s.decoder.use_cls || s.vit.cls, "decoder.use_cls needs vit.cls = true")?;
+        let transformer = s.encoder.backbone == Backbone::Vit;
+        ensure(!s.decoder.use_cls || transformer, "decoder.use_cls needs encoder.backbone = \"vit\": resnet18 has no class token")?;
+        ensure(
+            s.resnet.width > 0 && s.resnet.width.is_multiple_of(2),
+            &format!("resnet.width = {} must be even and above 0", s.resnet.width),
+        )?;
         for (name, v) in [
             ("mask.ratio", s.mask.ratio),
             ("labels.share", s.labels.share),
@@ -624,10 +654,28 @@ impl Settings {
             )?;
         }
         if let Some(visible) = s.finetune_patches() {
+            let backbone = "finetune.mask_ratio needs encoder.backbone = \"vit\": resnet18 sees whole faces";
+            ensure(s.encoder.backbone == Backbone::Vit, backbone.into())?;
             ensure(whole, format!("finetune.mask_ratio = {} {patch_stem}", s.finetune.mask_ratio))?;
             ensure(visible > 0, format!("finetune.mask_ratio = {} leaves none of {} patches", s.finetune.mask_ratio, grid * grid))?;
         }
         Ok(())
+    }
+
+    /// Blocks of the encoder.
+    pub fn encoder_blocks(&self) -> usize {
+        match self.encoder.backbone {
+            Backbone::Vit => self.vit.depth,
+            Backbone::Resnet18 => RESNET_BLOCKS,
+        }
+    }
+
+    /// Width of the tokens that the head reads: resnet18 is projected to the query decoder's width, a pooled head takes it as it is.
+    pub fn token_width(&self) -> usize {
+        match self.encoder.backbone {
+            Backbone::Resnet18 if !self.decoder.enabled => 8 * self.resnet.width,
+            _ => self.vit.dim,
+        }
     }
 
     /// Patches along one side of the input.

@@ -57,13 +57,14 @@ fn decays(path: &str, rank: usize) -> bool {
     matches!(rank, 2 | 4) && name != "queries"
 }
 
-/// Layer of a parameter for layer-wise rates: embeddings 0, block i at i + 1, everything after the blocks at depth + 1 (BEiT, MaskFeat).
+/// Layer of a parameter for layer-wise rates: embeddings or stem 0, block i at i + 1, everything after the blocks at depth + 1 (BEiT,
+/// MaskFeat).
 fn layer(path: &str, depth: usize) -> usize {
     let Some(rest) = path.strip_prefix("encoder.") else { return depth + 1 };
     if let Some(block) = rest.strip_prefix("blocks.") {
         return block.split('.').next().and_then(|n| n.parse::<usize>().ok()).map_or(depth + 1, |i| i + 1);
     }
-    if rest.starts_with("norm") { depth + 1 } else { 0 }
+    if rest.starts_with("norm") || rest.starts_with("proj") { depth + 1 } else { 0 }
 }
 
 impl Optimizer {
@@ -165,6 +166,9 @@ mod tests {
         assert_eq!(layer("encoder.pos_embed", 12), 0);
         assert_eq!(layer("encoder.blocks.11.mlp.fc1.bias", 12), 12);
         assert_eq!(layer("encoder.norm.gamma", 12), 13);
+        assert_eq!(layer("encoder.stem.norm.gamma", 8), 0);
+        assert_eq!(layer("encoder.blocks.7.shortcut.conv.weight", 8), 8);
+        assert_eq!(layer("encoder.proj.weight", 8), 9);
         assert_eq!(layer("head.decoder.queries", 12), 13);
     }
 }

@@ -16,7 +16,7 @@ use crate::engine::{loader, read_values};
 use crate::eval::Scored;
 use crate::kernels::upload_index;
 use crate::labels::candidates::shares;
-use crate::labels::confidence::{self, Revision};
+use crate::labels::confidence::Revision;
 use crate::labels::{Candidates, ConfidenceTable};
 use crate::model::{Classifier, Crops, Input, Noise};
 use crate::pretrain::mask;
@@ -37,18 +37,18 @@ const WATCHED: usize = 12;
 
 /// Augmented faces and which training positions they are.
 pub struct FaceBatch {
-    epoch: u64,
-    positions: Vec<usize>,
+    pub epoch: u64,
+    pub positions: Vec<usize>,
     /// The ordinary view, then the strong ones.
-    views: Vec<View>,
+    pub views: Vec<View>,
 }
 
 /// One augmented picture of each face of a batch.
 #[derive(Clone, Default)]
-struct View {
-    crops: Crops,
+pub struct View {
+    pub crops: Crops,
     /// Places of the patches that the encoder sees, `[B, K]`; empty: all.
-    visible: Vec<i32>,
+    pub visible: Vec<i32>,
 }
 
 /// Makes [`FaceBatch`]es from a pack.
@@ -255,8 +255,8 @@ impl Objective for Finetune {
     }
 
     fn after_step(&mut self, epoch: u64, positions: &[usize], responses: &[f32]) {
-        let Some(rule) = self.recipe.revision.as_ref().filter(|r| epoch >= r.start_epoch as u64) else { return };
-        let revision = self.table.revise(positions, responses, rule);
+        let Some(rule) = self.rule(epoch) else { return };
+        let revision = self.table.revise(positions, responses, &rule);
         self.since_event.flips += revision.flips;
         self.since_event.kept += revision.kept;
         if let Some(leverage) = &mut self.leverage {
@@ -347,10 +347,10 @@ impl Finetune {
         let members = || of_faces(&|i| self.table.membership(i));
         let rows = || {
             let mut rows: Vec<f32> = batch.positions.iter().flat_map(|&i| self.table.row(i).iter().copied()).collect();
-            if let (Some(rule), Some(response)) = (&self.recipe.revision, response)
+            if let (Some(rule), Some(response)) = (self.rule(batch.epoch), response)
                 && rule.order == Order::BeforeLoss
             {
-                self.revise_rows(&mut rows, &batch.positions, response.clone(), rule);
+                self.revise_rows(&mut rows, &batch.positions, response.clone(), &rule);
             }
             tensor(rows)
         };
@@ -373,15 +373,18 @@ impl Finetune {
         }
     }
 
-    /// Targets from the response of this very forward pass (`revise.order = "before_loss"`).
+    /// How an epoch's batches revise confidences; none: they do not, or not yet.
+    fn rule(&self, epoch: u64) -> Option<config::ReviseSettings> {
+        self.recipe.revision.clone().filter(|r| epoch >= r.start_epoch as u64)
+    }
+
+    /// Rows as they will be after the step, from the response of this very forward pass (`revise.order = "before_loss"`).
     fn revise_rows(&self, rows: &mut [f32], positions: &[usize], response: Tensor<2>, rule: &config::ReviseSettings) {
         let Ok(logits) = read_values(response) else { return };
         let classes = self.table.classes();
         for ((row, &i), z) in rows.chunks_mut(classes).zip(positions).zip(logits.chunks(classes)) {
-            let candidates = self.table.candidates(i);
-            if let Some(p) = confidence::response(rule.response, z, candidates) {
-                let revised = confidence::revise(&p, candidates, rule);
-                row.iter_mut().zip(revised).for_each(|(t, r)| *t = r as f32);
+            if let Some(revised) = self.table.revised(i, z, rule) {
+                row.copy_from_slice(&revised);
             }
         }
     }

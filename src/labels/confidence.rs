@@ -177,24 +177,27 @@ impl ConfidenceTable {
         (best as Class, value - next.max(0.0))
     }
 
+    /// What a face's row becomes by its logits `[C]`; `None` when those of its candidates are not finite.
+    pub fn revised(&self, face: usize, logits: &[f32], settings: &ReviseSettings) -> Option<Vec<f32>> {
+        let candidates = &self.candidates[face];
+        let new = revise(&response(settings.response, logits, candidates)?, candidates, settings);
+        let mix = |(&old, new): (&f32, f64)| (settings.ema * f64::from(old) + (1.0 - settings.ema) * new) as f32;
+        Some(self.row(face).iter().zip(new).map(mix).collect())
+    }
+
     /// Overwrites the rows of `faces` from their logits (`[faces, C]`, row-major). A face that occurs twice keeps its last row.
     pub fn revise(&mut self, faces: &[usize], logits: &[f32], settings: &ReviseSettings) -> Revision {
         let mut outcome = Revision::default();
         for (&face, logits) in faces.iter().zip(logits.chunks(self.classes)) {
-            let candidates = &self.candidates[face];
-            if candidates.len() == 1 {
+            if self.candidates[face].len() == 1 {
                 continue;
             }
-            let Some(p) = response(settings.response, logits, candidates) else {
+            let Some(row) = self.revised(face, logits, settings) else {
                 outcome.kept += 1;
                 continue;
             };
-            let new = revise(&p, candidates, settings);
             let before = self.decision(face).0;
-            let row = &mut self.rows[face * self.classes..(face + 1) * self.classes];
-            for (old, new) in row.iter_mut().zip(new) {
-                *old = (settings.ema * f64::from(*old) + (1.0 - settings.ema) * new) as f32;
-            }
+            self.rows[face * self.classes..(face + 1) * self.classes].copy_from_slice(&row);
             outcome.flips += usize::from(self.decision(face).0 != before);
         }
         outcome

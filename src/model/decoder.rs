@@ -1,8 +1,9 @@
 //! The classifier: encoder and query decoder (one learnable query per class; METHOD 1.4, after Query2Label), or a pooled linear head.
 
+use super::encoder::Encoder;
 use super::init::Init;
 use super::noise::Noise;
-use super::vit::{Apply, Mlp, Vit, attend};
+use super::vit::{Apply, Mlp, attend};
 use crate::config::{Activation, QueryInit, Settings};
 use crate::random::{Streams, normal};
 use burn::module::Param;
@@ -178,19 +179,20 @@ pub struct Head {
 /// Encoder and head.
 #[derive(Module, Debug)]
 pub struct Classifier {
-    pub encoder: Vit,
+    pub encoder: Encoder,
     pub head: Head,
     use_cls: bool,
 }
 
 impl Classifier {
-    pub fn new(init: &Init, encoder: Vit, classes: usize, s: &Settings) -> Self {
+    pub fn new(init: &Init, encoder: impl Into<Encoder>, classes: usize, s: &Settings) -> Self {
+        let width = s.token_width();
         let decoder = s.decoder.enabled.then(|| QueryDecoder::new(init, classes, s));
         let pooled = (!s.decoder.enabled).then(|| PooledHead {
-            norm: init.norm(s.vit.dim),
-            linear: init.linear_from(init.trunc_normal("head.weight", [s.vit.dim, classes], 0.02)),
+            norm: init.norm(width),
+            linear: init.linear_from(init.trunc_normal("head.weight", [width, classes], 0.02)),
         });
-        Self { encoder, head: Head { decoder, pooled }, use_cls: s.decoder.use_cls }
+        Self { encoder: encoder.into(), head: Head { decoder, pooled }, use_cls: s.decoder.use_cls }
     }
 
     /// Normalised patches `[B, N, P * P * C]` -> logits `[B, C]`

@@ -82,6 +82,11 @@ impl Crops {
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
+
+    /// Bytes `[B, H, W, C]`.
+    pub fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
 }
 
 impl Faces {

@@ -34,9 +34,11 @@ impl Noise {
         }
     }
 
-    /// Zeroes the residual branch of whole faces (stochastic depth), `[B, N, D]`.
-    pub fn drop_path(&mut self, branch: Tensor<3>, rate: f64) -> Tensor<3> {
-        match self.keep([branch.dims()[0], 1, 1], rate, &branch.device()) {
+    /// Zeroes the residual branch of whole faces (stochastic depth), `[B, ...]`.
+    pub fn drop_path<const D: usize>(&mut self, branch: Tensor<D>, rate: f64) -> Tensor<D> {
+        let mut faces = [1; D];
+        faces[0] = branch.dims()[0];
+        match self.keep(faces, rate, &branch.device()) {
             Some(mask) => branch * mask,
             None => branch,
         }

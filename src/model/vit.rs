@@ -139,14 +139,21 @@ impl ConvStem {
     /// `[B, N, P * P * C]` -> `[B, N, D]`
     fn forward(&self, patches: Tensor<3>) -> Tensor<3> {
         let [b, n, _] = patches.dims();
-        let (grid, p, c) = (n.isqrt(), self.patch, self.channels);
-        let mut x = patches.reshape([b, grid, grid, p, p, c]).permute([0, 5, 1, 3, 2, 4]).reshape([b, c, grid * p, grid * p]);
+        let mut x = picture(patches, self.patch, self.channels);
         for conv in &self.convs {
             x = relu(conv.forward(x));
         }
         let d = x.dims()[1];
         x.reshape([b, d, n]).swap_dims(1, 2)
     }
+}
+
+/// All patches of square pictures, `[B, N, P * P * C]`, put together again: `[B, C, H, W]`.
+pub(super) fn picture(patches: Tensor<3>, patch: usize, channels: usize) -> Tensor<4> {
+    let [b, n, _] = patches.dims();
+    let grid = n.isqrt();
+    let cut = patches.reshape([b, grid, grid, patch, patch, channels]).permute([0, 5, 1, 3, 2, 4]);
+    cut.reshape([b, channels, grid * patch, grid * patch])
 }
 
 /// The encoder. Input: normalised patches `[B, N, P * P * C]`, all or K of them; output: tokens after the last norm, `[B, T, D]` with T = N

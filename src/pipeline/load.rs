@@ -1,11 +1,11 @@
 //! Networks from checkpoints of earlier runs.
 
 use super::PRETRAIN;
-use crate::config::{Origin, Resolved, Settings};
+use crate::config::{Backbone, Origin, Resolved, Settings};
 use crate::engine::checkpoint::{self, Checkpoint};
 use crate::engine::train::load_model;
 use crate::model::init::Init;
-use crate::model::{Classifier, MaskedAutoencoder, MaskedModel, MaskedVit, Vit};
+use crate::model::{Classifier, Encoder, MaskedAutoencoder, MaskedModel, MaskedVit, Vit};
 use crate::random::Streams;
 use crate::run::RunFolder;
 use crate::usage;
@@ -42,6 +42,9 @@ fn encoder_of<M: MaskedModel>(checkpoint: &Checkpoint, settings: &Settings, init
 pub fn pretraining(run: &Path, settings: &Settings) -> Result<(Checkpoint, Resolved)> {
     if !run.exists() {
         usage!("--from {}: there is no such run", run.display());
+    }
+    if settings.encoder.backbone != Backbone::Vit {
+        usage!("--from {}: pretraining makes vision transformers, and encoder.backbone is resnet18; leave out --from", run.display());
     }
     let folder = RunFolder::open(run)?;
     let Some((_, checkpoint)) = checkpoint::newest(&folder, PRETRAIN, |_| {})? else {
@@ -87,7 +90,7 @@ pub fn classifier(checkpoint: &Checkpoint, origin: &str, device: &Device) -> Res
     let resolved = settings_of(checkpoint, origin)?;
     // The initial values are overwritten; the seed only has to be some seed.
     let init = Init { streams: Streams::new(checkpoint.state.seed), device };
-    let encoder = Vit::new(&init, resolved.settings());
+    let encoder = Encoder::new(&init, resolved.settings());
     let model = Classifier::new(&init, encoder, checkpoint.state.classes.len(), resolved.settings());
     Ok((load_model(model, checkpoint)?, resolved))
 }

@@ -23,7 +23,7 @@ use crate::engine::train::{Ended, Plan, train};
 use crate::finetune::Finetune;
 use crate::labels::Candidates;
 use crate::model::init::Init;
-use crate::model::{Classifier, MaskedAutoencoder, MaskedModel, MaskedVit, Vit};
+use crate::model::{Classifier, Encoder, MaskedAutoencoder, MaskedModel, MaskedVit, Vit};
 use crate::pretrain::MaskedModelling;
 use crate::random::Streams;
 use crate::run::event::place;
@@ -186,12 +186,12 @@ impl Job {
         }
         let init = Init { streams, device: &device };
         let encoder = match (encoder, &self.from) {
-            (Some(encoder), _) => encoder,
-            (None, Some(run)) => load::pretrained_encoder(run, s, &init)?,
+            (Some(encoder), _) => encoder.into(),
+            (None, Some(run)) => load::pretrained_encoder(run, s, &init)?.into(),
             (None, None) => {
                 let text = "the encoder starts from random weights (no --from RUN with a pretrained one)".to_string();
                 events.emit(&At::run(), Body::Message { level: Level::Info, text });
-                Vit::new(&init, s)
+                Encoder::new(&init, s)
             }
         };
         for objective in self.stages.objectives(s) {
@@ -202,6 +202,15 @@ impl Job {
         }
         Ok(Ended::Done(()))
     }
+}
+
+/// The optimiser of a stage.
+pub fn optimizer(s: &Settings, stage: &str) -> OptimizerConfig {
+    let (p, f, depth) = (&s.pretrain, &s.finetune, s.encoder_blocks());
+    if stage == PRETRAIN {
+        return OptimizerConfig { weight_decay: p.weight_decay, beta1: p.beta1, beta2: p.beta2, clip: p.clip, layer_decay: 1.0, depth };
+    }
+    OptimizerConfig { weight_decay: f.weight_decay, beta1: f.beta1, beta2: f.beta2, clip: f.clip, layer_decay: f.layer_decay, depth }
 }
 
 /// What the stages of one job share.
@@ -230,19 +239,6 @@ impl<'a> StageContext<'a> {
             settings: self.job.resolved.entries().map(|(k, v, _)| (k.to_string(), v)).collect(),
         };
         let (p, f) = (&s.pretrain, &s.finetune);
-        let depth = s.vit.depth;
-        let optimizer = if pretrain {
-            OptimizerConfig { weight_decay: p.weight_decay, beta1: p.beta1, beta2: p.beta2, clip: p.clip, layer_decay: 1.0, depth }
-        } else {
-            OptimizerConfig {
-                weight_decay: f.weight_decay,
-                beta1: f.beta1,
-                beta2: f.beta2,
-                clip: f.clip,
-                layer_decay: f.layer_decay,
-                depth,
-            }
-        };
         let pick = |a: usize, b: usize| if pretrain { a } else { b };
         let rate = |a: f64, b: f64| if pretrain { a } else { b };
         Plan {
@@ -253,7 +249,7 @@ impl<'a> StageContext<'a> {
             peak_rate: rate(p.lr, f.lr),
             floor_rate: rate(p.min_lr, f.min_lr),
             warmup_epochs: rate(p.warmup, f.warmup),
-            optimizer,
+            optimizer: optimizer(s, name),
             log_every: s.run.log_every as u64,
             checkpoint_every: s.run.checkpoint_every as u64,
             workers: self.workers,
@@ -294,7 +290,7 @@ impl<'a> StageContext<'a> {
         })
     }
 
-    fn finetune(&self, objective: Objective, encoder: Vit) -> Result<Ended<Classifier>> {
+    fn finetune(&self, objective: Objective, encoder: Encoder) -> Result<Ended<Classifier>> {
         let job = self.job;
         let settings = job.resolved.settings();
         let (stage, label) = stage_of(objective);

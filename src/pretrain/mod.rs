@@ -31,9 +31,9 @@ use std::sync::Arc;
 
 /// Augmented faces with their masks.
 pub struct MaskedBatch {
-    crops: Crops,
+    pub crops: Crops,
     /// `[B, N]`
-    hidden: Vec<bool>,
+    pub hidden: Vec<bool>,
 }
 
 /// Makes [`MaskedBatch`]es from a pack.
