@@ -12,11 +12,14 @@
 //!                                          v
 //!                                  run (folder, manifest, events) -> eval, progress views, `moue runs`
 //! ```
+//! `ablate` makes tables of whole runs.
 //! Data flows one way: below the resolved configuration nothing reads a flag or an environment variable. [`random`] names every random
 //! stream; [`failure`] says which errors are the user's to mend; [`report`] draws what is to be looked at; `selftest` holds a device
 //! against the CPU. Modules that compute on tensors need the feature `train` (default); all others, and the commands built on them, do
 //! without a GPU library.
 
+#[cfg(feature = "train")]
+pub mod ablate;
 pub mod cli;
 pub mod config;
 pub mod dataset;

@@ -1,10 +1,10 @@
-//! Every finetuning objective and every order of revision as a user runs them, and what measures them: `evaluate`, `compare`.
+//! Every finetuning objective and every order of revision as a user runs them, and what measures them: `evaluate`, `compare`, `ablate`.
 
 #![cfg(feature = "train")]
 
 mod bench;
 
-use bench::{Bench, train};
+use bench::{Bench, PLACE, train};
 use moue::config::Objective;
 use moue::run::Body;
 use serde_json::Value;
@@ -98,4 +98,29 @@ fn unusual_labels_are_defined_or_refused() {
     fs::write(b.path("absent.csv"), csv).unwrap();
     let said = b.done(&finetune("absent", &["--labels", "absent.csv"]));
     assert!(said.contains("partial labels"), "{said}");
+}
+
+#[test]
+fn a_table_is_planned_run_and_resumed() {
+    let b = Bench::new();
+    let table = |more: &[&'static str]| train(&[&["ablate", "table6", "--data", "f.moue", "--seeds", "2"], more].concat(), &[]);
+    let planned = b.done(&table(&["--plan", "--out", "T"]));
+    assert!(planned.contains("6 runs, about") && !b.path("T").exists(), "{planned}");
+    let said = b.done(&table(&["--out", "T"]));
+    assert!(said.contains("92.05") && said.contains("paper RAF-DB") && said.contains("2 seeds"), "{said}");
+    assert!(said.contains("order does not hold") || said.contains("stand in the paper's order"), "{said}");
+    let again = b.done(&table(&["--out", "T"]));
+    assert_eq!(again.matches("(done before)").count(), 6, "{again}");
+    // The same figures, from the same events.
+    let figures = |text: &str| text[text.rfind("table6:").unwrap()..].to_string();
+    assert_eq!(figures(&said), figures(&again));
+    assert!(fs::read_to_string(b.path("T/table.md")).unwrap().contains("| with pretraining |"));
+    // A run that was lost is done again, alone.
+    fs::remove_dir_all(b.path("T/pretrained-seed1")).unwrap();
+    assert_eq!(b.done(&table(&["--out", "T"])).matches("(done before)").count(), 5);
+    b.refused(&train(&["ablate", "table6", "--data", "f.moue", "--seeds", "3", "--out", "T"], &[]), 2, &["T holds another table"]);
+    b.refused(&train(&["ablate", "table6", "--data", "f.moue", "--rows", "nine", "--out", "U"], &[]), 2, &["`nine`", "random, pretrained"]);
+    b.refused(&["ablate", "table1", "--data", "f.moue", "--rows", "pico", "--out", "U", PLACE[0], PLACE[1]], 2, &["pico", "not built"]);
+    let limited = b.done(&table(&["--plan", "--budget", "1s"]));
+    assert!(limited.contains("epochs"), "{limited}");
 }

@@ -10,6 +10,8 @@ mod runs;
 mod settings;
 
 #[cfg(feature = "train")]
+mod ablate;
+#[cfg(feature = "train")]
 mod compare;
 #[cfg(feature = "train")]
 mod demo;
@@ -56,6 +58,8 @@ pub enum Command {
     #[cfg(feature = "train")]
     Compare(compare::CompareArgs),
     #[cfg(feature = "train")]
+    Ablate(ablate::AblateArgs),
+    #[cfg(feature = "train")]
     Predict(predict::PredictArgs),
     #[cfg(feature = "train")]
     Hog(hog::HogArgs),
@@ -82,6 +86,8 @@ impl Cli {
             Command::Evaluate(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Compare(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::Ablate(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Predict(args) => args.run(),
             #[cfg(feature = "train")]

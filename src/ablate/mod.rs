@@ -1,0 +1,343 @@
+//! Tables of experiments: which runs a table of the paper (or of ours) is made of, and what came of them.
+//!
+//! ```text
+//! tables  (rows as layers of settings)  -> plan (rows x seeds, epochs within a budget) -> runs (one folder each) -> table
+//! ```
+//! Every run is an ordinary run folder; the table is made from their events alone. Rows whose pretraining settings agree share one
+//! pretraining run for each seed. Repeating the command goes on: finished runs are kept, an interrupted one resumes.
+
+pub mod budget;
+pub mod table;
+pub mod tables;
+
+use crate::config::{Origin, Resolved};
+use crate::dataset::{Pack, Split};
+use crate::engine::device::OpenDevice;
+use crate::finetune::scored_faces;
+use crate::labels::Candidates;
+use crate::pipeline::{Job, JobEnd, Stages, load};
+use crate::run::{Manifest, Outcome, RunFolder, Sink, progress, write_atomic};
+use crate::usage;
+use anyhow::{Context, Result, bail};
+use budget::{Budget, Faces, Pace};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tables::{Row, Start, Table};
+
+/// What was asked for.
+pub struct Request {
+    pub table: &'static Table,
+    /// Rows to run, in the table's order.
+    pub rows: Vec<&'static Row>,
+    /// Preset, file and `--set` as typed, the table's base included.
+    pub resolved: Resolved,
+    pub seeds: u64,
+    /// For one run, its share of pretraining included; none: the preset's epochs.
+    pub budget: Option<Budget>,
+    pub pack: Arc<Pack>,
+    /// Candidate sets from a file; none: made from the pack under each row's `labels.*`.
+    pub candidates: Option<Candidates>,
+    /// A finished pretraining run that stands in for the rows whose encoder it fits.
+    pub from: Option<PathBuf>,
+    pub device: OpenDevice,
+}
+
+/// A stage of the table: one pretraining, or one row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Item {
+    /// Stem of its run folders.
+    pub name: String,
+    pub epochs: usize,
+    /// Estimated for one seed.
+    pub seconds: f64,
+    /// Every setting as TOML text.
+    settings: BTreeMap<String, String>,
+    /// Of a row: the pretraining item that it starts from.
+    pub from: Option<String>,
+    /// A run that exists already and is not repeated.
+    given: Option<PathBuf>,
+}
+
+/// All runs of a table; kept beside them so that a repeated command does exactly the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    pub table: String,
+    pub seeds: u64,
+    pub pack_hash: String,
+    /// As typed, in seconds.
+    budget: Option<f64>,
+    pub pretrainings: Vec<Item>,
+    pub rows: Vec<Item>,
+}
+
+/// How a table ended.
+pub enum End {
+    Done,
+    Interrupted,
+}
+
+const PLAN: &str = "plan.json";
+
+impl Request {
+    /// The folder's plan if it has one, else a new one. Measures speeds where a budget or an estimate needs them.
+    ///
+    /// # Errors
+    /// When the folder's plan is of another table, pack, budget or number of seeds.
+    pub fn plan(&self, out: &Path) -> Result<Plan> {
+        let made = |layer: &&str| layer.starts_with("labels.");
+        if self.candidates.is_some() && self.runnable().any(|r| r.layers.unwrap_or_default().iter().any(|l| made(l))) {
+            usage!("{} makes candidate sets of its own for each row, so it cannot take them from --labels", self.table.name);
+        }
+        let file = out.join(PLAN);
+        if file.exists() {
+            let place = || format!("reading {}", file.display());
+            let plan: Plan = serde_json::from_str(&std::fs::read_to_string(&file).with_context(place)?).with_context(place)?;
+            let names: Vec<&str> = self.rows.iter().filter(|r| r.layers.is_ok()).map(|r| r.name).collect();
+            let same = plan.table == self.table.name
+                && plan.seeds == self.seeds
+                && plan.pack_hash == self.pack.hash()
+                && plan.budget == self.budget.map(|b| b.seconds)
+                && plan.rows.iter().map(|r| r.name.as_str()).eq(names)
+                && self.settled(&plan)?;
+            if !same {
+                usage!(
+                    "{} holds another table, or the same with other rows, seeds, settings, data or budget: choose another --out",
+                    out.display()
+                );
+            }
+            return Ok(plan);
+        }
+        self.fresh_plan()
+    }
+
+    /// Whether the plan's settings are what is asked for now, epochs apart where a budget chose them.
+    fn settled(&self, plan: &Plan) -> Result<bool> {
+        let chosen = |key: &str| self.budget.is_some() && BUDGETED.contains(&key);
+        for (row, item) in self.runnable().zip(&plan.rows) {
+            let now = self.settings_of(row)?;
+            let differs = |(key, value, _): (&str, String, &Origin)| !chosen(key) && item.settings.get(key) != Some(&value);
+            if now.entries().any(differs) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn runnable(&self) -> impl Iterator<Item = &'static Row> {
+        self.rows.iter().copied().filter(|r| r.layers.is_ok())
+    }
+
+    /// A row's settings.
+    fn settings_of(&self, row: &Row) -> Result<Resolved> {
+        let layers = row.layers.unwrap_or_default().iter().chain(&["finetune.baseline=false"]);
+        layers.fold(Ok(self.resolved.clone()), |r: Result<Resolved>, layer| r?.with_layer(layer))?.checked(&Origin::Flag)
+    }
+
+    fn candidates_of(&self, resolved: &Resolved) -> Result<Option<Candidates>> {
+        let s = resolved.settings();
+        Ok(match &self.candidates {
+            _ if !s.finetune.objective.is_partial() => None,
+            Some(candidates) => Some(candidates.clone()),
+            None => Some(Candidates::build(&self.pack, &s.labels)?),
+        })
+    }
+
+    fn fresh_plan(&self) -> Result<Plan> {
+        let mut pretrainings: Vec<Item> = Vec::new();
+        let mut rows: Vec<Item> = Vec::new();
+        let train = self.pack.split(Split::Train).len();
+        for row in self.runnable() {
+            let mut resolved = self.settings_of(row)?;
+            let candidates = self.candidates_of(&resolved)?;
+            let s = resolved.settings().clone();
+            let faces = Faces {
+                train: candidates.as_ref().map_or(train, |c| c.sets.len()),
+                valid: scored_faces(&self.pack, Split::Valid).len(),
+                test: scored_faces(&self.pack, Split::Test).len(),
+            };
+            let pace = budget::probe(&resolved, false, &self.pack, candidates.as_ref(), &self.device)?;
+            let seconds = |epochs: usize| budget::finetune_seconds(pace, faces, epochs, s.run.evaluate_every);
+            let mut share = self.budget.map(|b| b.seconds);
+            let from = match row.start {
+                Start::Random => None,
+                Start::Pretrained => Some(self.pretraining(&resolved, seconds(s.finetune.epochs), &mut pretrainings)?),
+            };
+            if let (Some(share), Some(name)) = (&mut share, &from) {
+                let before = pretrainings.iter().find(|p| &p.name == name).map_or(0.0, |p| p.seconds);
+                *share = (*share - before).max(0.0);
+            } else if let (Some(share), Some(reference)) = (&mut share, pretrainings.first()) {
+                // A row without pretraining gets the finetuning time of the others, not their pretraining time on top.
+                *share = (*share - reference.seconds).max(0.0);
+            }
+            let epochs = match share {
+                Some(share) => budget::epochs_within(share, s.finetune.epochs, seconds),
+                None => s.finetune.epochs,
+            };
+            resolved = with_epochs(resolved, "finetune", epochs, s.finetune.epochs, s.finetune.warmup)?;
+            rows.push(Item {
+                name: row.name.to_string(),
+                epochs,
+                seconds: seconds(epochs),
+                settings: resolved.entries().map(|(k, v, _)| (k.to_string(), v)).collect(),
+                from,
+                given: None,
+            });
+        }
+        let budget = self.budget.map(|b| b.seconds);
+        Ok(Plan { table: self.table.name.into(), seeds: self.seeds, pack_hash: self.pack.hash(), budget, pretrainings, rows })
+    }
+
+    /// The pretraining that a row starts from, planned if no other row has needed it; its name.
+    fn pretraining(&self, resolved: &Resolved, finetune_seconds: f64, planned: &mut Vec<Item>) -> Result<String> {
+        let key = |settings: &BTreeMap<String, String>| -> Vec<String> {
+            let counts = |k: &str| PRETRAINING.iter().any(|section| k.starts_with(section)) && !BUDGETED.contains(&k);
+            settings.iter().filter(|(k, _)| counts(k)).map(|(k, v)| format!("{k}={v}")).collect()
+        };
+        let wanted: BTreeMap<String, String> = resolved.entries().map(|(k, v, _)| (k.to_string(), v)).collect();
+        if let Some(known) = planned.iter().find(|p| key(&p.settings) == key(&wanted)) {
+            return Ok(known.name.clone());
+        }
+        let s = resolved.settings().clone();
+        let name = format!("pretrain-{}", planned.len() + 1);
+        // A given run fits if finetuning could start from it and it was trained by the same method.
+        let given = match &self.from {
+            Some(run) => {
+                let (_, theirs) = load::pretraining(run, &s)?;
+                let same = key(&theirs.entries().map(|(k, v, _)| (k.to_string(), v)).collect()) == key(&wanted);
+                same.then(|| run.clone())
+            }
+            None => None,
+        };
+        let (epochs, seconds) = if given.is_some() {
+            (s.pretrain.epochs, 0.0)
+        } else {
+            let pace: Pace = budget::probe(resolved, true, &self.pack, None, &self.device)?;
+            let faces = self.pack.split(Split::Train).len();
+            let seconds = |epochs: usize| (epochs * faces) as f64 * pace.train;
+            let whole = seconds(s.pretrain.epochs);
+            let epochs = match self.budget {
+                // The preset's own proportion of pretraining to finetuning.
+                Some(b) => budget::epochs_within(b.seconds * whole / (whole + finetune_seconds), s.pretrain.epochs, seconds),
+                None => s.pretrain.epochs,
+            };
+            (epochs, seconds(epochs))
+        };
+        let resolved = with_epochs(resolved.clone(), "pretrain", epochs, s.pretrain.epochs, s.pretrain.warmup)?;
+        let settings = resolved.entries().map(|(k, v, _)| (k.to_string(), v)).collect();
+        planned.push(Item { name: name.clone(), epochs, seconds, settings, from: None, given });
+        Ok(name)
+    }
+
+    /// Does what is left of a plan, seed by seed, so that an unfinished table compares rows rather than seeds.
+    pub fn carry_out(&self, plan: &Plan, out: &Path, sinks: impl Fn() -> Vec<Box<dyn Sink>>, tell: impl Fn(&str)) -> Result<End> {
+        std::fs::create_dir_all(out).with_context(|| format!("making the folder {}", out.display()))?;
+        write_atomic(&out.join(PLAN), |w| Ok(serde_json::to_writer_pretty(w, plan)?))?;
+        let count = (plan.pretrainings.iter().filter(|p| p.given.is_none()).count() + plan.rows.len()) * plan.seeds as usize;
+        let mut done = 0;
+        for seed in 0..plan.seeds {
+            for (item, pretrain) in plan.pretrainings.iter().map(|p| (p, true)).chain(plan.rows.iter().map(|r| (r, false))) {
+                if item.given.is_some() {
+                    continue;
+                }
+                done += 1;
+                let head = format!("run {done} of {count}: {}, seed {seed}", item.name);
+                let path = folder_of(out, item, seed);
+                let job = self.job(plan, item, pretrain, seed, &path, out, sinks())?;
+                let Some(job) = job else {
+                    tell(&format!("{head} (done before)"));
+                    continue;
+                };
+                tell(&head);
+                if let JobEnd::Interrupted = job.run().with_context(|| path.display().to_string())? {
+                    return Ok(End::Interrupted);
+                }
+            }
+        }
+        Ok(End::Done)
+    }
+
+    /// The job of one item; none if it is done.
+    #[expect(clippy::too_many_arguments)]
+    fn job(
+        &self,
+        plan: &Plan,
+        item: &Item,
+        pretrain: bool,
+        seed: u64,
+        path: &Path,
+        out: &Path,
+        mut sinks: Vec<Box<dyn Sink>>,
+    ) -> Result<Option<Job>> {
+        let resume = path.join("manifest.json").exists();
+        if resume && finished(&RunFolder::open(path)?)? {
+            return Ok(None);
+        }
+        let folder = if resume { RunFolder::open(path)? } else { RunFolder::create(path)? };
+        let values = item.settings.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+        let resolved = Resolved::default().with_values(values, &Origin::File(out.join(PLAN).display().to_string()))?;
+        let from = match &item.from {
+            Some(name) => {
+                let Some(item) = plan.pretrainings.iter().find(|p| &p.name == name) else {
+                    bail!("the plan names no pretraining {name}");
+                };
+                Some(item.given.clone().unwrap_or_else(|| folder_of(out, item, seed)))
+            }
+            None => None,
+        };
+        sinks.push(progress::log(&folder)?);
+        Ok(Some(Job {
+            command: std::env::args().collect(),
+            stages: Stages { pretrain, finetune: !pretrain },
+            candidates: if pretrain { None } else { self.candidates_of(&resolved)? },
+            resolved,
+            seed,
+            pack: self.pack.clone(),
+            device: self.device.clone(),
+            folder,
+            resume,
+            from,
+            labels: None,
+            sinks,
+        }))
+    }
+}
+
+/// Keys that a budget decides.
+const BUDGETED: [&str; 4] = ["pretrain.epochs", "pretrain.warmup", "finetune.epochs", "finetune.warmup"];
+/// Sections that pretraining reads.
+const PRETRAINING: [&str; 7] = ["data.", "encoder.", "vit.", "hog.", "mask.", "mim.", "pretrain."];
+
+/// The settings with another number of epochs, warm-up shortened in proportion.
+fn with_epochs(resolved: Resolved, section: &str, epochs: usize, whole: usize, warmup: f64) -> Result<Resolved> {
+    if epochs == whole {
+        return Ok(resolved);
+    }
+    let warmup = warmup * epochs as f64 / whole as f64;
+    let resolved = resolved.with_flag(&format!("{section}.epochs={epochs}"))?.with_flag(&format!("{section}.warmup={warmup:?}"))?;
+    resolved.checked(&Origin::Flag)
+}
+
+/// Where an item's run lies.
+pub fn folder_of(out: &Path, item: &Item, seed: u64) -> PathBuf {
+    out.join(format!("{}-seed{seed}", item.name))
+}
+
+fn finished(folder: &RunFolder) -> Result<bool> {
+    Ok(Manifest::read(folder)?.finished.is_some_and(|f| f.outcome == Outcome::Completed))
+}
+
+impl Item {
+    /// A run that exists already and is not repeated.
+    pub fn given(&self) -> Option<&Path> {
+        self.given.as_deref()
+    }
+}
+
+impl Plan {
+    /// Estimated for all runs, in seconds.
+    pub fn seconds(&self) -> f64 {
+        self.pretrainings.iter().chain(&self.rows).map(|item| item.seconds).sum::<f64>() * self.seeds as f64
+    }
+}
