@@ -7,7 +7,8 @@
 //!        dataset (faces, votes, packs) -> labels (candidate sets, confidences)
 //!            |                                 |
 //!        transform (align, augment) -> engine (loader, shards, optimiser, checkpoints)
-//!                                          |        runs pretrain (MaskFeat, MAE, SimMIM) and finetune (partial labels, rivals, plain ones)
+//!                                          |        runs pretrain (MaskFeat, MAE, SimMIM) and finetune (partial labels, rivals, plain ones);
+//!                                          |        crossfit finetunes on folds and predicts the rest: candidate sets without votes
 //!                                          |        over model (ViT, query decoder) and kernels (HOG, patches)
 //!                                          v
 //!                                  run (folder, manifest, events) -> eval, progress views, `moue runs`
@@ -22,6 +23,8 @@
 pub mod ablate;
 pub mod cli;
 pub mod config;
+#[cfg(feature = "train")]
+pub mod crossfit;
 pub mod dataset;
 #[cfg(feature = "train")]
 pub mod engine;

@@ -29,7 +29,7 @@ use moue::finetune::Finetune;
 use moue::labels::Candidates;
 use moue::model::init::Init;
 use moue::model::{Classifier, Crops, Encoder, MaskedModel, MaskedVit};
-use moue::pipeline::{self, PRETRAIN, stage_name};
+use moue::pipeline::Training;
 use moue::pretrain::MaskedModelling;
 use moue::random::Streams;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize_to_file};
@@ -186,13 +186,13 @@ impl Recorded for MaskedModelling<MaskedVit> {
 }
 
 /// Trains for ten steps and writes down what happens.
-fn record<O: Recorded>(objective: &mut O, mut model: O::Model, s: &Settings, stage: &str, device: &Device) -> Recording {
-    let (section, peak, floor) = match stage {
-        PRETRAIN => ("pretrain", s.pretrain.lr, s.pretrain.min_lr),
+fn record<O: Recorded>(objective: &mut O, mut model: O::Model, s: &Settings, training: Training, device: &Device) -> Recording {
+    let (section, peak, floor) = match training {
+        Training::Pretrain => ("pretrain", s.pretrain.lr, s.pretrain.min_lr),
         _ => ("finetune", s.finetune.lr, s.finetune.min_lr),
     };
     let schedule = Schedule { peak, floor, warmup_steps: 3.0, steps: STEPS as u64 };
-    let mut optimizer = Optimizer::new(&model, &pipeline::optimizer(s, stage));
+    let mut optimizer = Optimizer::new(&model, &training.optimizer(s));
     let shards = Shards::new(2).unwrap();
     let source = objective.source();
     let mut tensors = BTreeMap::new();
@@ -213,7 +213,7 @@ fn record<O: Recorded>(objective: &mut O, mut model: O::Model, s: &Settings, sta
         if !mask.is_empty() {
             tensors.insert(format!("mask/{step}"), Stored::floats(vec![BATCH, s.grid().pow(2)], &mask));
         }
-        let position = Position { streams: Streams::new(0), stage, step: step as u64 };
+        let position = Position { streams: Streams::new(0), stage: training.kind(), step: step as u64 };
         let pass = shards.gradients(&*objective, &model, &parts, position, device);
         let mut gradients = Collect { gradients: Some(&pass.gradients), ..Collect::default() };
         model.visit(&mut gradients);
@@ -282,7 +282,7 @@ fn finetuning(s: &Settings, partial: bool, folder: &Path) -> Recording {
     let table = objective.decisions().1;
     assert_eq!(table.len(), FACES);
     let candidates: Vec<_> = (0..FACES).map(|face| table.candidates(face).to_vec()).collect();
-    let mut recording = record(&mut objective, model, s, &stage_name(kind), &device);
+    let mut recording = record(&mut objective, model, s, Training::Finetune(kind), &device);
     let more = json!({"kind": "finetune", "objective": kind.name(), "classes": classes, "candidates": candidates});
     recording.case.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     recording
@@ -293,7 +293,7 @@ fn pretraining(s: &Settings, folder: &Path) -> Recording {
     let train = pack.split(Split::Train);
     let mut objective = MaskedModelling::<MaskedVit>::new(pack, train, s, streams);
     let model = MaskedVit::new(&Init { streams, device: &device }, s);
-    let mut recording = record(&mut objective, model, s, PRETRAIN, &device);
+    let mut recording = record(&mut objective, model, s, Training::Pretrain, &device);
     recording.case["kind"] = json!("maskfeat");
     recording
 }

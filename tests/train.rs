@@ -221,7 +221,7 @@ fn wrong_requests_leave_nothing_behind() {
     b.done(&["labels", "f.moue", "--out", "l.csv"]);
     let labels = fs::read_to_string(b.path("l.csv")).unwrap();
     let mut lines: Vec<&str> = labels.lines().collect();
-    let (id, class) = ("nobody,neutral,neutral,0,clear", format!("{},neutral,joy,0,clear", lines[3].split(',').next().unwrap()));
+    let (id, class) = ("nobody,neutral,neutral,0,clear,,,", format!("{},neutral,joy,0,clear,,,", lines[3].split(',').next().unwrap()));
     fs::write(b.path("class.csv"), [lines[..3].join("\n"), class].join("\n")).unwrap();
     lines[1] = id;
     fs::write(b.path("id.csv"), lines.join("\n")).unwrap();

@@ -93,7 +93,7 @@ pub fn probe(resolved: &Resolved, pretrain: bool, pack: &Pack, candidates: Optio
     let resolved = quick.iter().try_fold(resolved.clone(), |r, layer| r.with_layer(layer))?.checked(&Origin::Flag)?;
     let job = Job {
         command: vec!["probe".into()],
-        stages: Stages { pretrain, finetune: !pretrain },
+        stages: Stages { pretrain, finetune: !pretrain, ..Stages::default() },
         candidates: partial.then(|| Candidates::build(&part, &resolved.settings().labels)).transpose()?,
         resolved,
         seed: 0,

@@ -86,8 +86,8 @@ impl Request {
     /// # Errors
     /// When the folder's plan is of another table, pack, budget or number of seeds.
     pub fn plan(&self, out: &Path) -> Result<Plan> {
-        let made = |layer: &&str| layer.starts_with("labels.");
-        if self.candidates.is_some() && self.runnable().any(|r| r.layers.unwrap_or_default().iter().any(|l| made(l))) {
+        let makes_sets = |row: &Row| row.layers.unwrap_or_default().iter().any(|layer| layer.starts_with("labels."));
+        if self.candidates.is_some() && self.runnable().any(makes_sets) {
             usage!("{} makes candidate sets of its own for each row, so it cannot take them from --labels", self.table.name);
         }
         let file = out.join(PLAN);
@@ -131,8 +131,8 @@ impl Request {
 
     /// A row's settings.
     fn settings_of(&self, row: &Row) -> Result<Resolved> {
-        let layers = row.layers.unwrap_or_default().iter().chain(&["finetune.baseline=false"]);
-        layers.fold(Ok(self.resolved.clone()), |r: Result<Resolved>, layer| r?.with_layer(layer))?.checked(&Origin::Flag)
+        let mut layers = row.layers.unwrap_or_default().iter().chain(&["finetune.baseline=false"]);
+        layers.try_fold(self.resolved.clone(), |r, layer| r.with_layer(layer))?.checked(&Origin::Flag)
     }
 
     fn candidates_of(&self, resolved: &Resolved) -> Result<Option<Candidates>> {
@@ -289,7 +289,7 @@ impl Request {
         sinks.push(progress::log(&folder)?);
         Ok(Some(Job {
             command: std::env::args().collect(),
-            stages: Stages { pretrain, finetune: !pretrain },
+            stages: Stages { pretrain, finetune: !pretrain, ..Stages::default() },
             candidates: if pretrain { None } else { self.candidates_of(&resolved)? },
             resolved,
             seed,

@@ -101,10 +101,11 @@ impl AblateArgs {
         findings.write(out)?;
         print(|w| {
             write!(w, "\n{}", findings.text())?;
-            Ok(match end {
+            match end {
                 End::Done => writeln!(w, "written: {0}/table.md, {0}/table.csv", out.display())?,
                 End::Interrupted => writeln!(w, "stopped; the same command goes on")?,
-            })
+            }
+            Ok(())
         })
     }
 

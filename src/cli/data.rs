@@ -2,6 +2,7 @@
 //!
 //! Owns the arguments and what is printed; drawing, counting and layout live in `dataset`.
 
+use super::output::check_output;
 use crate::dataset::generated::{self, GeneratorConfig};
 use crate::dataset::profile::Profile;
 use crate::dataset::sheet::{self, SheetConfig};
@@ -125,18 +126,6 @@ fn open(path: &Path) -> Result<Pack> {
         usage!("{} is a folder, not a pack", path.display());
     }
     Pack::open(path)
-}
-
-/// Refuses an output path whose folder is missing before any work is done.
-fn check_output(path: &Path) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() {
-        usage!("cannot write {}: there is no folder {}", path.display(), folder.display());
-    }
-    if path.is_dir() {
-        usage!("cannot write {}: it is a folder", path.display());
-    }
-    Ok(())
 }
 
 fn generate(args: GenerateArgs) -> Result<()> {

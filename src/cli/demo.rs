@@ -32,7 +32,7 @@ impl DemoArgs {
             false => ("demo", whole),
         };
         generator.check()?;
-        let stages = Stages { pretrain: true, finetune: true };
+        let stages = Stages { pretrain: true, finetune: true, ..Stages::default() };
         self.training.carry_out(Request { command: "demo", stages, preset: Some(preset), generator, from: None, labels: None })
     }
 }

@@ -17,7 +17,7 @@ pub struct FinetuneArgs {
     /// Run with the pretrained encoder (default: random weights)
     #[arg(long, value_name = "RUN")]
     from: Option<PathBuf>,
-    /// Candidate sets made by `moue labels` (default: made from the pack under labels.*)
+    /// Candidate sets made by `moue labels` (default: made from the pack under labels.*, where no predictions are needed)
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     #[command(flatten)]
@@ -30,7 +30,7 @@ impl FinetuneArgs {
             usage!("finetune needs --data PACK (make one with `moue import`), or --data demo for generated faces");
         }
         let demo = self.training.data.as_deref() == Some("demo");
-        let stages = Stages { pretrain: false, finetune: true };
+        let stages = Stages { finetune: true, ..Stages::default() };
         let preset = demo.then_some("demo");
         self.training.carry_out(Request {
             command: "finetune",

@@ -1,7 +1,9 @@
-//! Writing results to the standard output.
+//! Where results go: the standard output, and files that can be written.
 
+use crate::usage;
 use anyhow::Result;
 use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::Path;
 
 /// Writes to the standard output. A reader that has seen enough (`moue runs | head`) is no error: the rest is simply not written.
 pub fn print(write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
@@ -9,6 +11,18 @@ pub fn print(write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     forgive(write(&mut out).and_then(|()| Ok(out.flush()?)))?;
     // Dropping the buffer must not try again what the reader did not want.
     let _ = out.into_parts();
+    Ok(())
+}
+
+/// Refuses an output path whose folder is missing before any work is done.
+pub fn check_output(path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        usage!("cannot write {}: there is no folder {}", path.display(), folder.display());
+    }
+    if path.is_dir() {
+        usage!("cannot write {}: it is a folder", path.display());
+    }
     Ok(())
 }
 

@@ -27,7 +27,7 @@ impl PretrainArgs {
             usage!("pretrain needs --data PACK (make one with `moue import`), or --data demo for generated faces");
         }
         let demo = self.training.data.as_deref() == Some("demo");
-        let stages = Stages { pretrain: true, finetune: false };
+        let stages = Stages { pretrain: true, ..Stages::default() };
         let preset = demo.then_some("demo");
         self.training.carry_out(Request {
             command: "pretrain",

@@ -26,6 +26,14 @@ impl SettingsArgs {
         self.preset.is_empty() && self.config.is_none() && self.set.is_empty()
     }
 
+    /// What was typed, to be typed again: ` --preset demo --set labels.k=3`, or nothing.
+    #[cfg(feature = "train")]
+    pub fn words(&self) -> String {
+        let preset = (!self.preset.is_empty()).then(|| format!(" --preset {}", self.preset.join(",")));
+        let file = self.config.iter().map(|file| format!(" --config {}", file.display()));
+        preset.into_iter().chain(file).chain(self.set.iter().map(|set| format!(" --set {set}"))).collect()
+    }
+
     /// Resolves the layers over the defaults; `fallback` is the preset when none was typed that describes a whole run: overlays such as
     /// `robust` leave it in place.
     pub fn resolve(&self, fallback: Option<&str>) -> Result<Resolved> {

@@ -1,13 +1,15 @@
-//! What `demo`, `pretrain` and `finetune` have in common: their arguments, and how those become a job.
+//! What `demo`, `pretrain`, `finetune` and `labels` have in common: their arguments, and how those become a job.
 
 use super::output::print;
 use super::settings::SettingsArgs;
-use crate::config::{Backbone, DeviceChoice, Origin, Resolved};
+use crate::config::{Backbone, DeviceChoice, Origin, Resolved, Strategy};
+use crate::crossfit;
 use crate::dataset::generated::{self, GeneratorConfig};
 use crate::dataset::{Pack, PackWriter};
 use crate::engine::device;
 use crate::labels::Candidates;
-use crate::pipeline::{self, Job, JobEnd, Stages};
+use crate::pipeline::{self, Job, JobEnd, Results, Stages};
+use crate::random::Streams;
 use crate::run::{Manifest, RunFolder, progress};
 use crate::usage;
 use anyhow::{Context, Result};
@@ -53,15 +55,39 @@ pub struct Request {
     pub labels: Option<PathBuf>,
 }
 
+/// A job that has ended, with what it worked on.
+pub struct Ran {
+    pub folder: RunFolder,
+    pub pack: Arc<Pack>,
+    pub resolved: Resolved,
+    pub end: JobEnd,
+}
+
 /// File of the generated faces in a run folder.
 pub(super) const GENERATED: &str = "faces.moue";
 
 impl TrainingArgs {
-    /// Builds the job, runs it and prints its result. Everything that can be refused is refused before a run folder exists.
+    /// Builds the job, runs it and prints its result.
     pub fn carry_out(self, request: Request) -> Result<()> {
+        let Ran { folder, end, .. } = self.run(&request)?;
+        match end {
+            JobEnd::Done(Results { comparison, .. }) => print(|out| {
+                if let Some(comparison) = &comparison {
+                    write!(out, "\n{}", comparison.table())?;
+                }
+                Ok(writeln!(out, "run: {}", folder.path().display())?)
+            }),
+            JobEnd::Interrupted => {
+                print(|out| Ok(writeln!(out, "stopped; go on with: moue {} --resume --out {}", request.command, folder.path().display())?))
+            }
+        }
+    }
+
+    /// Builds the job and runs it. Everything that can be refused is refused before a run folder exists.
+    pub fn run(self, request: &Request) -> Result<Ran> {
         pipeline::prepare()?;
         let earlier = if self.resume { Some(self.earlier()?) } else { None };
-        let resolved = self.resolve(&request, earlier.as_ref())?;
+        let resolved = self.resolve(request, earlier.as_ref())?;
         let settings = resolved.settings().clone();
         if let Some((folder, manifest)) = &earlier
             && manifest.stages != request.stages.names(&settings)
@@ -73,7 +99,9 @@ impl TrainingArgs {
                 request.command
             );
         }
-        if request.stages.names(&settings).iter().any(|name| name == pipeline::PRETRAIN) && settings.encoder.backbone != Backbone::Vit {
+        if request.stages.names(&settings).iter().any(|name| *name == pipeline::Training::Pretrain.name())
+            && settings.encoder.backbone != Backbone::Vit
+        {
             usage!(
                 "pretraining hides patches from a vision transformer, and encoder.backbone is resnet18; train it from random weights with \
                  `moue finetune` (or `moue demo --set pretrain.epochs=0`)"
@@ -89,7 +117,14 @@ impl TrainingArgs {
             pipeline::load::pretraining(from, &settings)?;
         }
         let partial = request.stages.finetune && settings.finetune.objective.is_partial();
+        if partial && labels.is_none() && settings.labels.strategy.predicts() {
+            self.refuse_to_predict(settings.labels.strategy, from.as_deref())?;
+        }
+        let seed = earlier.as_ref().map_or(self.seed.unwrap_or(0), |(_, manifest)| manifest.seed);
         let candidates = |pack: &Pack| -> Result<Option<Candidates>> {
+            if request.stages.labels {
+                crossfit::deal(pack, &settings.labels, &Streams::new(seed))?;
+            }
             Ok(match &labels {
                 _ if !partial => None,
                 Some(path) => Some(Candidates::read_csv(path, pack)?),
@@ -103,10 +138,10 @@ impl TrainingArgs {
             }
             None => None,
         };
-        let (folder, seed) = match (&earlier, &self.out) {
-            (Some((folder, manifest)), _) => (folder.clone(), manifest.seed),
-            (None, Some(out)) => (RunFolder::create(out)?, self.seed.unwrap_or(0)),
-            (None, None) => (RunFolder::create_numbered(Path::new("runs"), request.command)?, self.seed.unwrap_or(0)),
+        let folder = match (&earlier, &self.out) {
+            (Some((folder, _)), _) => folder.clone(),
+            (None, Some(out)) => RunFolder::create(out)?,
+            (None, None) => RunFolder::create_numbered(Path::new("runs"), request.command)?,
         };
         if loaded.is_none() {
             let generator = GeneratorConfig { seed, ..request.generator.clone() };
@@ -123,12 +158,13 @@ impl TrainingArgs {
         {
             usage!("--resume: pack {} is not the one this run began with (its hash differs)", pack.path().display());
         }
+        let pack = Arc::new(pack);
         let job = Job {
             command: std::env::args().collect(),
             stages: request.stages,
-            resolved,
+            resolved: resolved.clone(),
             seed,
-            pack: Arc::new(pack),
+            pack: pack.clone(),
             device,
             folder: folder.clone(),
             resume: self.resume,
@@ -137,17 +173,20 @@ impl TrainingArgs {
             labels,
             sinks: vec![progress::standard(self.no_tui), progress::log(&folder)?],
         };
-        match job.run()? {
-            JobEnd::Done(comparison) => print(|out| {
-                if let Some(comparison) = &comparison {
-                    write!(out, "\n{}", comparison.table())?;
-                }
-                Ok(writeln!(out, "run: {}", folder.path().display())?)
-            }),
-            JobEnd::Interrupted => {
-                print(|out| Ok(writeln!(out, "stopped; go on with: moue {} --resume --out {}", request.command, folder.path().display())?))
-            }
-        }
+        let end = job.run()?;
+        Ok(Ran { folder, pack, resolved, end })
+    }
+
+    /// Candidate sets from predictions are a run of their own.
+    fn refuse_to_predict(&self, strategy: Strategy, from: Option<&Path>) -> Result<()> {
+        let pack = self.data.as_deref().filter(|data| *data != "demo").unwrap_or("PACK");
+        let from = from.map_or(String::new(), |run| format!(" --from {}", run.display()));
+        usage!(
+            "labels.strategy = \"{}\" makes candidate sets from models that are trained first; type `moue labels {pack}{}{from} --out \
+             candidates.csv`, then give `moue finetune` --labels candidates.csv",
+            strategy.name(),
+            self.settings.words()
+        )
     }
 
     /// The run that `--resume` goes on with.

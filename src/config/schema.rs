@@ -134,6 +134,12 @@ choice!(
         Distribution,
         /// Those that came with the data.
         File,
+        /// Top-k of cross-fit predictions for every face.
+        TopkAll,
+        /// Top-k of cross-fit predictions where they contradict the given label.
+        CrossfitDisagree,
+        /// Top-k of cross-fit predictions where an adversarial attack moves the face away from its given label.
+        Gaave,
     }
 );
 choice!(
@@ -386,16 +392,36 @@ settings! {
     }
     /// Candidate sets.
     labels: LabelSettings {
-        /// votes, distribution or file (METHOD 2).
+        /// From annotators: votes, distribution; from data: file; from models that never saw the face (`moue labels` trains them):
+        /// topk_all, crossfit_disagree, gaave (METHOD 2). [C: gaave follows Zheng et al., AAAI 2023, of which no code is public]
         strategy: Strategy = Strategy::Votes,
-        /// Largest number of candidates per face. [P: k = 2]
+        /// Largest number of candidates per face, at most the number of classes. Candidates from predictions: exactly as many for each
+        /// ambiguous face. [P: k = 2]
         k: usize = 2usize,
         /// votes: an emotion needs at least this many votes (1 drops nothing; FERPlus zeroes single votes: 2).
         min_votes: u32 = 2u32,
         /// votes, distribution: smallest share of the votes for classes (0.3: FERPlus' multi-target rule).
         share: f64 = 0.0,
-        /// Always make the given label a candidate. [preset robust]
+        /// Always make the given label a candidate; a set may then hold k + 1. [preset robust]
         include_given: bool = false,
+        /// Share of ambiguous faces above which `moue labels` warns. [C: METHOD 2]
+        max_share: f64 = 0.5,
+        /// Candidates from predictions: stratified folds; each is predicted by a model trained on the others, under gaave with no class
+        /// larger than the median class. [C: 2, GAAVE splits the data and balances the parts]
+        folds: usize = 2usize,
+        /// Candidates from predictions: epochs of plain cross-entropy for each fold's model; all else as under finetune.*, with the
+        /// warm-up shortened in proportion. [C: METHOD 2 says 10 to 20]
+        fold_epochs: usize = 12usize,
+        /// gaave: steps of the attack. [C: GAAVE's own figure shows a start and four]
+        attack_steps: usize = 4usize,
+        /// gaave: largest change of a pixel in [0, 1]. [R: GAIRAT]
+        attack_eps: f64 = 0.031,
+        /// gaave: change of a pixel in each step of the attack. GAIRAT's networks are trained against attacks; one that is not gives way
+        /// to far smaller steps, and then hardly any face is clean. [R: GAIRAT]
+        attack_step: f64 = 0.007,
+        /// gaave: a face is ambiguous if fewer than this many of its attack_steps + 1 iterates are predicted as its given label. [C: 5,
+        /// a single loss is enough; GAAVE's cut is not published]
+        kappa_min: usize = 5usize,
     }
     /// The class queries.
     queries: QuerySettings {
@@ -512,6 +538,25 @@ settings! {
 /// Blocks of ResNet-18, two in each of four stages.
 pub const RESNET_BLOCKS: usize = 8;
 
+impl Strategy {
+    /// Whether candidate sets come from models that have to be trained first.
+    pub fn predicts(self) -> bool {
+        matches!(self, Strategy::TopkAll | Strategy::CrossfitDisagree | Strategy::Gaave)
+    }
+
+    /// The word in a setting's value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Strategy::Votes => "votes",
+            Strategy::Distribution => "distribution",
+            Strategy::File => "file",
+            Strategy::TopkAll => "topk_all",
+            Strategy::CrossfitDisagree => "crossfit_disagree",
+            Strategy::Gaave => "gaave",
+        }
+    }
+}
+
 impl Settings {
     /// Checks what types cannot: ranges and settings that must fit each other.
     ///
@@ -541,6 +586,8 @@ impl Settings {
             ("finetune.accumulate", s.finetune.accumulate),
             ("finetune.epochs", s.finetune.epochs),
             ("labels.k", s.labels.k),
+            ("labels.fold_epochs", s.labels.fold_epochs),
+            ("labels.kappa_min", s.labels.kappa_min),
             ("run.log_every", s.run.log_every),
             ("run.evaluate_every", s.run.evaluate_every),
             ("run.checkpoint_every", s.run.checkpoint_every),
@@ -571,6 +618,9 @@ impl Settings {
         for (name, v) in [
             ("mask.ratio", s.mask.ratio),
             ("labels.share", s.labels.share),
+            ("labels.max_share", s.labels.max_share),
+            ("labels.attack_eps", s.labels.attack_eps),
+            ("labels.attack_step", s.labels.attack_step),
             ("revise.theta", s.revise.theta),
             ("revise.ema", s.revise.ema),
             ("finetune.erase", s.finetune.erase),
@@ -621,6 +671,17 @@ impl Settings {
         ] {
             ensure((0.0..1.0).contains(&v), &format!("{name} = {v} must lie in [0, 1)"))?;
         }
+        ensure((2..=100).contains(&s.labels.folds), &format!("labels.folds = {} must lie in 2 to 100", s.labels.folds))?;
+        ensure(s.labels.attack_steps <= 100, &format!("labels.attack_steps = {} must be at most 100", s.labels.attack_steps))?;
+        ensure(
+            s.labels.kappa_min <= s.labels.attack_steps + 1,
+            &format!(
+                "labels.kappa_min = {} must be at most {}, the iterates of labels.attack_steps = {}",
+                s.labels.kappa_min,
+                s.labels.attack_steps + 1,
+                s.labels.attack_steps
+            ),
+        )?;
         ensure(s.uniform.tau > 0.0, "uniform.tau must be above 0")?;
         ensure(s.vit.mlp_ratio * s.vit.dim as f64 >= 1.0, "vit.mlp_ratio leaves no hidden unit")?;
         ensure(s.decoder.mlp_ratio * s.vit.dim as f64 >= 1.0, "decoder.mlp_ratio leaves no hidden unit")?;

@@ -210,7 +210,7 @@ fn log(interval: &mut Interval, plan: &Plan, step: u64, per_epoch: u64, rate: f6
     let scalars = Scalars::from([("loss", loss), ("lr", rate), ("grad_norm", norm), ("faces_per_second", speed)]);
     plan.events.emit(&at, Body::Scalars(scalars));
     if !loss.is_finite() || !norm.is_finite() {
-        let section = plan.kind;
+        let section = if plan.kind == "pretrain" { "pretrain" } else { "finetune" };
         bail!(
             "training diverged at step {step} of {}: loss {loss}, gradient norm {norm}; lower {section}.lr or set {section}.clip \
              (the newest checkpoint is in {})",

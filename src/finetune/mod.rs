@@ -9,7 +9,7 @@ pub mod loss;
 pub mod recipe;
 
 use crate::config::{self, Order, Settings};
-use crate::dataset::{Pack, Pixels, Split};
+use crate::dataset::{Class, Pack, Pixels, Split};
 use crate::engine::objective::{EpochEnd, Objective, Pass, Shard, Source};
 use crate::engine::shards::Shards;
 use crate::engine::{loader, read_values};
@@ -148,6 +148,13 @@ impl Finetune {
             bail!("no training face of {} has {wanted}, so there is nothing for {} to learn", pack.path().display(), objective.title());
         }
         Ok(Self::assembled(recipe, pack, train, table, settings, streams))
+    }
+
+    /// Plain cross-entropy on certain faces (positions in the pack) with the labels given here.
+    pub fn plain_on(pack: Arc<Pack>, faces: Vec<(usize, Class)>, settings: &Settings, streams: Streams) -> Self {
+        let (train, sets) = faces.into_iter().map(|(i, label)| (i, vec![label])).unzip();
+        let table = ConfidenceTable::new(pack.protocol().classes.len(), sets);
+        Self::assembled(Recipe::of(config::Objective::Ce, settings), pack, train, table, settings, streams)
     }
 
     fn assembled(recipe: Recipe, pack: Arc<Pack>, train: Vec<usize>, table: ConfidenceTable, s: &Settings, streams: Streams) -> Self {

@@ -1,16 +1,17 @@
 //! Candidate sets: which classes a face may have (METHOD 2).
 //!
-//! Strategies read votes, a vote distribution, or sets that came with the data. Every set carries its [`Provenance`]. Faces that no
-//! strategy can label are left out and counted, never given a default. True classes are read only by [`Candidates::coverage`], which
-//! measures and decides nothing.
+//! Strategies read votes, a vote distribution, sets that came with the data, or predictions ([`super::predicted`]). Every set carries its
+//! [`Provenance`]. Faces that no strategy can label are left out and counted, never given a default. True classes are read only by
+//! [`Candidates::coverage`], which measures and decides nothing.
 
+use super::predicted::{Evidence, decide};
 use crate::config::{LabelSettings, Strategy};
 use crate::dataset::{Class, Face, Pack, Split};
 use crate::run::write_atomic;
 use crate::usage;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// Why a set is what it is.
@@ -27,25 +28,59 @@ pub enum Provenance {
     GivenOnly,
     /// Came with the data or from a file.
     File,
+    /// The most likely classes, as of every face (`topk_all`).
+    Predicted,
+    /// The prediction is the given label (`crossfit_disagree`).
+    Agreed,
+    /// The prediction is not the given label: the most likely classes (`crossfit_disagree`).
+    Disagreed,
+    /// The attack did not move the face away from its given label (`gaave`).
+    Clean,
+    /// The attack moved the face away from its given label: the most likely classes (`gaave`).
+    Vulnerable,
+    /// Not even the face itself is predicted as its given label: the most likely classes (`gaave`, kappa 0).
+    Noisy,
+    /// There is no given label to hold a prediction against: the most likely classes in the mean of all folds' models.
+    Unlabelled,
 }
 
 impl Provenance {
-    fn name(self) -> &'static str {
+    /// The word in a csv.
+    pub fn name(self) -> &'static str {
         match self {
             Provenance::Clear => "clear",
             Provenance::Votes => "votes",
             Provenance::Distribution => "distribution",
             Provenance::GivenOnly => "given_only",
             Provenance::File => "file",
+            Provenance::Predicted => "predicted",
+            Provenance::Agreed => "agreed",
+            Provenance::Disagreed => "disagreed",
+            Provenance::Clean => "clean",
+            Provenance::Vulnerable => "vulnerable",
+            Provenance::Noisy => "noisy",
+            Provenance::Unlabelled => "unlabelled",
         }
     }
 }
 
+/// What a model that never saw the face predicts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prediction {
+    /// The most likely class and its probability.
+    pub class: Class,
+    pub probability: f32,
+    /// Iterates of the attack that are predicted as the given label, if there was an attack ([`super::predicted::kappa`]).
+    pub kappa: Option<usize>,
+}
+
 /// The candidates of one face, in ascending class order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CandidateSet {
     pub classes: Vec<Class>,
     pub provenance: Provenance,
+    /// Where the set comes from predictions.
+    pub prediction: Option<Prediction>,
 }
 
 impl CandidateSet {
@@ -55,7 +90,7 @@ impl CandidateSet {
 }
 
 /// Candidate sets of the training faces of a pack.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Candidates {
     /// Face position in the pack and its set, in pack order.
     pub sets: Vec<(usize, CandidateSet)>,
@@ -113,17 +148,38 @@ pub fn from_distribution(weights: &[u32], classes: usize, settings: &LabelSettin
     ranked.into_iter().enumerate().filter(|&(n, (w, _))| passes(n, w)).take(settings.k).map(|(_, (_, c))| c).collect()
 }
 
+/// The training faces of a pack, if settings and pack fit each other.
+///
+/// # Errors
+/// Bad usage: there are none, or fewer classes than `labels.k`.
+pub fn training_faces(pack: &Pack, settings: &LabelSettings) -> Result<Vec<usize>> {
+    let classes = pack.protocol().classes.len();
+    let train = pack.split(Split::Train);
+    if train.is_empty() {
+        usage!("pack {} has no training faces", pack.path().display());
+    }
+    if settings.strategy != Strategy::File && settings.k > classes {
+        usage!("labels.k = {}, but pack {} has only {classes} classes", settings.k, pack.path().display());
+    }
+    Ok(train)
+}
+
 impl Candidates {
-    /// Makes the candidate sets of the training faces.
+    /// Makes the candidate sets of the training faces from what the pack holds.
     ///
     /// # Errors
-    /// When the strategy needs what the pack does not hold (bad usage), or no face is left.
+    /// When the strategy needs what the pack does not hold, or predictions (bad usage), or no face is left.
     pub fn build(pack: &Pack, settings: &LabelSettings) -> Result<Self> {
-        let classes = pack.protocol().classes.len();
-        let train = pack.split(Split::Train);
-        if train.is_empty() {
-            usage!("pack {} has no training faces", pack.path().display());
+        if settings.strategy.predicts() {
+            usage!(
+                "labels.strategy = \"{}\" needs models that are trained first: make the candidate sets with \
+                 `moue labels {} --out FILE` and the same settings, then give them with --labels FILE",
+                settings.strategy.name(),
+                pack.path().display()
+            );
         }
+        let classes = pack.protocol().classes.len();
+        let train = training_faces(pack, settings)?;
         let has_votes = train.iter().any(|&i| !pack.faces()[i].votes.is_empty());
         let has_sets = train.iter().any(|&i| !pack.faces()[i].candidates.is_empty());
         match settings.strategy {
@@ -168,12 +224,18 @@ impl Candidates {
                 1 => Provenance::Clear,
                 _ => many,
             };
-            sets.push((i, CandidateSet { classes: found, provenance }));
+            sets.push((i, CandidateSet { classes: found, provenance, prediction: None }));
         }
         if sets.is_empty() {
             bail!("no training face of {} gets a candidate set under labels.*", pack.path().display());
         }
         Ok(Self { sets, left_out })
+    }
+
+    /// Makes the candidate sets of faces (positions in the pack) from predictions.
+    pub fn from_evidence(pack: &Pack, evidence: &BTreeMap<usize, Evidence>, settings: &LabelSettings) -> Self {
+        let sets = evidence.iter().map(|(&i, said)| (i, decide(said, pack.faces()[i].label, settings)));
+        Self { sets: sets.collect(), left_out: 0 }
     }
 
     /// Reads sets from a csv with the columns `id` and `candidates` (class names separated by `|`); others are ignored.
@@ -213,7 +275,7 @@ impl Candidates {
             if classes.is_empty() {
                 bail!("{}: face `{id}` has no candidates", place());
             }
-            if found.insert(face, CandidateSet { classes, provenance: Provenance::File }).is_some() {
+            if found.insert(face, CandidateSet { classes, provenance: Provenance::File, prediction: None }).is_some() {
                 bail!("{}: face `{id}` occurs twice", place());
             }
         }
@@ -226,22 +288,27 @@ impl Candidates {
         Ok(Self { sets, left_out })
     }
 
-    /// Writes `id,given,candidates,ambiguous,provenance`, one line a face. The truth is not part of it.
+    /// Writes `id,given,candidates,ambiguous,provenance,kappa,predicted,probability`, one line a face; the last three are empty where
+    /// nothing was predicted or attacked. The truth is not part of it.
     pub fn write_csv(&self, path: &Path, pack: &Pack) -> Result<()> {
         let name = |c: Class| pack.protocol().classes[usize::from(c)].as_str();
         write_atomic(path, |file| {
             let mut writer = csv::Writer::from_writer(file);
-            writer.write_record(["id", "given", "candidates", "ambiguous", "provenance"])?;
+            writer.write_record(["id", "given", "candidates", "ambiguous", "provenance", "kappa", "predicted", "probability"])?;
             for (i, set) in &self.sets {
                 let face = &pack.faces()[*i];
                 let classes: Vec<&str> = set.classes.iter().map(|&c| name(c)).collect();
                 let ambiguous = if set.is_ambiguous() { "1" } else { "0" };
+                let said = set.prediction;
                 writer.write_record([
                     face.id.as_str(),
                     face.label.map_or("", name),
                     &classes.join("|"),
                     ambiguous,
                     set.provenance.name(),
+                    &said.and_then(|p| p.kappa).map_or(String::new(), |kappa| kappa.to_string()),
+                    said.map_or("", |p| name(p.class)),
+                    &said.map_or(String::new(), |p| format!("{:.4}", p.probability)),
                 ])?;
             }
             writer.flush()?;
@@ -259,6 +326,32 @@ impl Candidates {
             }
             counts[k] += 1;
         }
+        counts
+    }
+
+    /// Share of the faces with more than one candidate.
+    pub fn ambiguous_share(&self) -> f64 {
+        self.sets.iter().filter(|(_, set)| set.is_ambiguous()).count() as f64 / self.sets.len().max(1) as f64
+    }
+
+    /// Faces with each value of kappa, 0 to `iterates`, of those that were attacked; `None` where none was.
+    pub fn kappas(&self, iterates: usize) -> Option<Vec<usize>> {
+        let mut counts = vec![0; iterates + 1];
+        self.sets.iter().filter_map(|(_, set)| set.prediction?.kappa).for_each(|kappa| counts[kappa] += 1);
+        counts.iter().any(|&n| n > 0).then_some(counts)
+    }
+
+    /// Share of the faces that are predicted as their given label, of those that have both; `None` where none has.
+    pub fn agreement(&self, pack: &Pack) -> Option<f64> {
+        let same = self.sets.iter().filter_map(|(i, set)| Some(set.prediction?.class == pack.faces()[*i].label?));
+        let same: Vec<bool> = same.collect();
+        (!same.is_empty()).then(|| same.iter().filter(|same| **same).count() as f64 / same.len() as f64)
+    }
+
+    /// Faces of each provenance that occurs.
+    pub fn provenances(&self) -> BTreeMap<Provenance, usize> {
+        let mut counts = BTreeMap::new();
+        self.sets.iter().for_each(|(_, set)| *counts.entry(set.provenance).or_default() += 1);
         counts
     }
 
@@ -287,6 +380,7 @@ impl Candidates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::{Face, PackWriter, Pixels, Protocol};
     use serde_json::Value;
 
     #[test]
@@ -311,5 +405,56 @@ mod tests {
         assert_eq!(from_distribution(&[100, 500, 400], 3, &settings), [1]);
         let settings = LabelSettings { share: 0.2, k: 2, ..LabelSettings::default() };
         assert_eq!(from_distribution(&[250, 500, 250], 3, &settings), [1, 0]);
+    }
+
+    /// A pack of two classes and an extra column, a face for each row of votes.
+    fn pack(folder: &Path, rows: &[(Option<Class>, [u32; 3])]) -> Pack {
+        let words = |words: &[&str]| words.iter().map(|w| w.to_string()).collect();
+        let card = Protocol {
+            name: "two".into(),
+            classes: words(&["calm", "glad"]),
+            extra_columns: words(&["unknown"]),
+            rule: "test".into(),
+            source: "test".into(),
+        };
+        let path = folder.join("two.moue");
+        let mut writer = PackWriter::create(&path, card).unwrap();
+        for (i, (label, votes)) in rows.iter().enumerate() {
+            let face = Face { label: *label, votes: votes.to_vec(), ..Face::new(format!("f{i}"), Split::Train) };
+            writer.push(face, &Pixels::new(1, 1, 1, vec![0])).unwrap();
+        }
+        writer.finish(serde_json::json!({})).unwrap();
+        Pack::open(&path).unwrap()
+    }
+
+    #[test]
+    fn a_row_without_votes_leaves_the_given_label_or_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let pack = pack(folder.path(), &[(Some(1), [0, 0, 0]), (None, [0, 0, 10]), (Some(0), [5, 5, 0])]);
+        for strategy in [Strategy::Votes, Strategy::Distribution] {
+            let settings = LabelSettings { strategy, ..LabelSettings::default() };
+            assert!(from_votes(&[0, 0, 0], 2, &settings).is_empty());
+            assert!(from_distribution(&[0, 0, 0], 2, &settings).is_empty());
+            let candidates = Candidates::build(&pack, &settings).unwrap();
+            assert_eq!((candidates.left_out, candidates.sets.len()), (1, 2));
+            assert_eq!((&candidates.sets[0].1.classes[..], candidates.sets[0].1.provenance), (&[1][..], Provenance::GivenOnly));
+            assert_eq!(candidates.ambiguous_share(), 0.5);
+            assert!(candidates.kappas(5).is_none());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let pack = pack(folder.path(), &[(Some(1), [2, 3, 0])]);
+        let refused = |strategy, k| {
+            let error = Candidates::build(&pack, &LabelSettings { strategy, k, ..LabelSettings::default() }).unwrap_err();
+            assert_eq!(crate::failure::exit_code(&error), 2);
+            error.to_string()
+        };
+        assert!(refused(Strategy::Votes, 3).contains("labels.k = 3"));
+        assert!(refused(Strategy::File, 2).contains("no candidate sets"));
+        let said = refused(Strategy::Gaave, 2);
+        assert!(said.contains("gaave") && said.contains("moue labels") && said.contains("--labels"), "{said}");
     }
 }

@@ -1,10 +1,12 @@
 //! From votes to candidate sets, and from candidate sets to a decided label.
 //!
-//! [`candidates`] says which classes a face may have; [`confidence`] holds how much each of them is believed and revises that belief
-//! during training. Neither ever sees a true label or the test split.
+//! [`candidates`] says which classes a face may have, from votes or a file; [`predicted`] says it from predictions; [`confidence`] holds
+//! how much each class is believed and revises that belief during training. None of them ever sees a true label or the test split.
 
 pub mod candidates;
 pub mod confidence;
+pub mod predicted;
 
-pub use candidates::{CandidateSet, Candidates, Provenance};
+pub use candidates::{CandidateSet, Candidates, Prediction, Provenance};
 pub use confidence::ConfidenceTable;
+pub use predicted::Evidence;

@@ -63,6 +63,14 @@ impl Input {
         crops
     }
 
+    /// The mirror images of crops.
+    pub fn mirrored(&self, crops: &Crops) -> Crops {
+        let rows = crops.pixels.chunks(self.side * self.channels);
+        let pixels = rows.flat_map(|row| row.chunks(self.channels).rev().flatten()).copied().collect();
+        // Scales and shifts are of whole crops: a mirror does not change them.
+        Crops { pixels, scales: crops.scales.clone(), count: crops.count }
+    }
+
     pub fn upload(&self, crops: &Crops, device: &Device) -> Faces {
         let shape = [crops.count, self.side, self.side, self.channels];
         let scales = TensorData::new(crops.scales.clone(), [crops.count, 2, self.channels]);
@@ -71,6 +79,36 @@ impl Input {
             scales: Tensor::from_data(scales, device),
             patch: self.patch,
         }
+    }
+
+    /// Pixels in [0, 1], `[B, H, W, C]`, that may be moved and differentiated, and what makes patches of them.
+    pub fn upload_floats(&self, crops: &Crops, device: &Device) -> (Tensor<4>, Patching) {
+        let (b, c) = (crops.count, self.channels);
+        let pixels: Vec<f32> = crops.pixels.iter().map(|&v| f32::from(v) / 255.0).collect();
+        let pixels = Tensor::from_data(TensorData::new(pixels, [b, self.side, self.side, c]), device);
+        let scales = Tensor::<3>::from_data(TensorData::new(crops.scales.clone(), [b, 2, c]), device);
+        let row = |i: usize| scales.clone().slice([0..b, i..i + 1, 0..c]).reshape([b, 1, 1, c]);
+        (pixels, Patching { scale: row(0).mul_scalar(255.0), shift: row(1), patch: self.patch })
+    }
+}
+
+/// Normalises and cuts pixels in [0, 1] near those of certain crops. Scales and shifts are those of the crops: under
+/// `data.normalize = "per_face"` a pixel that moves does not move its face's mean and deviation, so that the gradient is that of the
+/// pixel alone.
+pub struct Patching {
+    /// `[B, 1, 1, C]`
+    scale: Tensor<4>,
+    shift: Tensor<4>,
+    patch: usize,
+}
+
+impl Patching {
+    /// All normalised patches of pixels `[B, H, W, C]`, `[B, N, P * P * C]`; differentiable.
+    pub fn patches(&self, pixels: Tensor<4>) -> Tensor<3> {
+        let ([b, h, w, c], p) = (pixels.dims(), self.patch);
+        let normalised = pixels * self.scale.clone() + self.shift.clone();
+        let cut = normalised.reshape([b, h / p, p, w / p, p, c]).permute([0, 1, 3, 2, 4, 5]);
+        cut.reshape([b, (h / p) * (w / p), p * p * c])
     }
 }
 

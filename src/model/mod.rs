@@ -14,7 +14,7 @@ pub mod vit;
 
 pub use decoder::{Classifier, Head};
 pub use encoder::Encoder;
-pub use input::{Crops, Faces, Input};
+pub use input::{Crops, Faces, Input, Patching};
 pub use masked::{Hidden, MaskedAutoencoder, MaskedModel, MaskedVit};
 pub use noise::Noise;
 pub use resnet::ResNet;

@@ -1,6 +1,6 @@
 //! Networks from checkpoints of earlier runs.
 
-use super::PRETRAIN;
+use super::Training;
 use crate::config::{Backbone, Origin, Resolved, Settings};
 use crate::engine::checkpoint::{self, Checkpoint};
 use crate::engine::train::load_model;
@@ -47,7 +47,7 @@ pub fn pretraining(run: &Path, settings: &Settings) -> Result<(Checkpoint, Resol
         usage!("--from {}: pretraining makes vision transformers, and encoder.backbone is resnet18; leave out --from", run.display());
     }
     let folder = RunFolder::open(run)?;
-    let Some((_, checkpoint)) = checkpoint::newest(&folder, PRETRAIN, |_| {})? else {
+    let Some((_, checkpoint)) = checkpoint::newest(&folder, &Training::Pretrain.name(), |_| {})? else {
         usage!("--from {}: this run has no pretraining checkpoint", run.display());
     };
     let theirs = settings_of(&checkpoint, &run.display().to_string())?;

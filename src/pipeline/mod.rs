@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! pretrain:  masked-image modelling                      -> encoder
+//! labels:    [encoder] -> each fold: plain training, predictions -> candidates.csv
 //! finetune:  [encoder] -> candidates -> partial labels   -> classifier, labels.csv
 //!                                    -> plain baseline   -> classifier
 //! demo:      generated faces -> pretrain -> finetune     -> the comparison
@@ -10,14 +11,15 @@
 
 pub mod load;
 pub mod outcome;
+pub mod training;
 pub mod trial;
 
-use crate::config::{Objective, Resolved, Settings};
+use crate::config::{Objective, Resolved};
+use crate::crossfit::CrossFit;
 use crate::dataset::{Pack, Split};
 use crate::engine::checkpoint::{self, State};
 use crate::engine::device::OpenDevice;
 use crate::engine::interrupt;
-use crate::engine::optimizer::OptimizerConfig;
 use crate::engine::shards::Shards;
 use crate::engine::train::{Ended, Plan, train};
 use crate::finetune::Finetune;
@@ -26,23 +28,17 @@ use crate::model::init::Init;
 use crate::model::{Classifier, Encoder, MaskedAutoencoder, MaskedModel, MaskedVit, Vit};
 use crate::pretrain::MaskedModelling;
 use crate::random::Streams;
-use crate::run::event::place;
 use crate::run::manifest::{Data, Setting};
-use crate::run::{At, Body, EventSender, EventWriter, Level, Manifest, Outcome, Phase, RunFolder, Sink, Stage, until_checkpoint};
+use crate::run::{At, Body, EventSender, EventWriter, Level, Manifest, Outcome, Phase, RunFolder, Sink, until_checkpoint};
 use anyhow::{Result, bail};
 use burn::prelude::*;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use outcome::Comparison;
+pub use training::{Regime, Stages, Training};
 pub use trial::Trial;
-
-/// Stages a command may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stages {
-    pub pretrain: bool,
-    pub finetune: bool,
-}
 
 /// A run, ready to start: nothing in it is still to be looked up or chosen.
 pub struct Job {
@@ -64,39 +60,17 @@ pub struct Job {
 
 /// How a job ended.
 pub enum JobEnd {
-    /// All stages are done; the comparison where finetuning was one of them.
-    Done(Option<Comparison>),
+    Done(Results),
     Interrupted,
 }
 
-pub const PRETRAIN: &str = "pretrain";
-
-/// Where an objective is trained: the plain baseline is a stage of its own kind.
-pub fn stage_of(objective: Objective) -> (Stage, &'static str) {
-    let stage = if objective == Objective::Ce { Stage::Baseline } else { Stage::Finetune };
-    (stage, objective.name())
-}
-
-/// The name of that stage, as events and checkpoints carry it: `finetune/pll`.
-pub fn stage_name(objective: Objective) -> String {
-    let (stage, label) = stage_of(objective);
-    place(stage, label)
-}
-
-impl Stages {
-    /// The objectives to be trained, in order; the plain baseline comes last.
-    pub fn objectives(self, settings: &Settings) -> Vec<Objective> {
-        let chosen = settings.finetune.objective;
-        let baseline = settings.finetune.baseline && chosen != Objective::Ce;
-        if self.finetune { std::iter::once(chosen).chain(baseline.then_some(Objective::Ce)).collect() } else { Vec::new() }
-    }
-
-    /// Names of the stages, as events and checkpoints carry them.
-    pub fn names(self, settings: &Settings) -> Vec<String> {
-        let pretrain = self.pretrain && settings.pretrain.epochs > 0;
-        let finetune = self.objectives(settings).into_iter().map(stage_name);
-        pretrain.then(|| PRETRAIN.to_string()).into_iter().chain(finetune).collect()
-    }
+/// What a finished job has to show beside its run folder.
+#[derive(Default)]
+pub struct Results {
+    /// Of cross-fitting.
+    pub candidates: Option<Candidates>,
+    /// Of finetuning.
+    pub comparison: Option<Comparison>,
 }
 
 impl Job {
@@ -105,20 +79,20 @@ impl Job {
     /// # Errors
     /// Whatever a stage reports; the events then end with the failure, and the run can be resumed from its newest checkpoint.
     pub fn run(mut self) -> Result<JobEnd> {
-        let names = self.stages.names(self.resolved.settings());
-        let mut manifest = if self.resume { Manifest::read(&self.folder)? } else { self.manifest(&names) };
+        let trainings = self.stages.trainings(self.resolved.settings());
+        let mut manifest = if self.resume { Manifest::read(&self.folder)? } else { self.manifest() };
         manifest.finished = None;
         manifest.write(&self.folder)?;
         let sinks = std::mem::take(&mut self.sinks);
-        let writer = if self.resume { self.resumed_writer(&names, sinks)? } else { EventWriter::create(&self.folder, sinks)? };
+        let writer = if self.resume { self.resumed_writer(&trainings, sinks)? } else { EventWriter::create(&self.folder, sinks)? };
         let events = writer.sender();
         let (command, version) = (self.command.join(" "), env!("CARGO_PKG_VERSION").to_string());
         let begin = if self.resume { Body::RunResumed { command, version } } else { Body::RunStarted { command, version } };
         events.emit(&At::run(), begin);
         events.emit(&At::run(), Body::Message { level: Level::Info, text: format!("device: {} ({})", self.device.name, self.device.why) });
-        let result = self.stages(&names, &events, &writer);
+        let result = self.carry_out(&trainings, &events, &writer);
         let (outcome, message) = match &result {
-            Ok(Ended::Done(())) => (Outcome::Completed, String::new()),
+            Ok(Ended::Done(_)) => (Outcome::Completed, String::new()),
             Ok(Ended::Interrupted) => (Outcome::Interrupted, "stopped on request; go on with --resume".to_string()),
             Err(e) => (Outcome::Failed, crate::failure::one_line(e)),
         };
@@ -130,16 +104,16 @@ impl Job {
         closed?;
         Ok(match end {
             Ended::Interrupted => JobEnd::Interrupted,
-            Ended::Done(()) if self.stages.finetune => {
-                JobEnd::Done(Some(Comparison::read(&self.folder, &self.pack, self.candidates.as_ref())?))
+            Ended::Done(candidates) => {
+                let comparison = || Comparison::read(&self.folder, &self.pack, self.candidates.as_ref());
+                JobEnd::Done(Results { candidates, comparison: self.stages.finetune.then(comparison).transpose()? })
             }
-            Ended::Done(()) => JobEnd::Done(None),
         })
     }
 
-    fn manifest(&self, names: &[String]) -> Manifest {
+    fn manifest(&self) -> Manifest {
         let mut manifest = Manifest::new(self.command.clone(), self.seed);
-        manifest.stages = names.to_vec();
+        manifest.stages = self.stages.names(self.resolved.settings());
         manifest.device = self.device.description.clone();
         manifest.data = Some(Data::of(&self.pack));
         for (flag, path) in [("from", &self.from), ("labels", &self.labels)] {
@@ -154,9 +128,9 @@ impl Job {
     }
 
     /// Keeps the events up to the newest checkpoint that can be read.
-    fn resumed_writer(&self, names: &[String], sinks: Vec<Box<dyn Sink>>) -> Result<EventWriter> {
-        for name in names.iter().rev() {
-            if let Some((path, _)) = checkpoint::newest(&self.folder, name, |_| {})? {
+    fn resumed_writer(&self, trainings: &[Training], sinks: Vec<Box<dyn Sink>>) -> Result<EventWriter> {
+        for training in trainings.iter().rev() {
+            if let Some((path, _)) = checkpoint::newest(&self.folder, &training.name(), |_| {})? {
                 let file = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
                 return EventWriter::resume(&self.folder, sinks, until_checkpoint(&format!("checkpoints/{file}")));
             }
@@ -164,7 +138,8 @@ impl Job {
         EventWriter::resume(&self.folder, sinks, |_| false)
     }
 
-    fn stages(&self, names: &[String], events: &EventSender, writer: &EventWriter) -> Result<Ended<()>> {
+    /// Does the trainings in order; the candidate sets where cross-fitting was among them.
+    fn carry_out(&self, trainings: &[Training], events: &EventSender, writer: &EventWriter) -> Result<Ended<Option<Candidates>>> {
         let s = self.resolved.settings();
         let streams = Streams::new(self.seed);
         let device = self.device.device.clone().autodiff();
@@ -173,20 +148,20 @@ impl Job {
         let shards = Shards::new(if self.device.is_cpu { or_cores(s.run.threads) } else { 1 })?;
         let context = StageContext { job: self, streams, device: &device, shards: &shards, workers: or_cores(s.run.workers), events };
 
-        let mut encoder = None;
-        if names.iter().any(|n| n == PRETRAIN) {
+        let mut encoder: Option<Encoder> = None;
+        if trainings.contains(&Training::Pretrain) {
             match context.pretrain()? {
-                Ended::Done(trained) => encoder = Some(trained),
+                Ended::Done(trained) => encoder = Some(trained.into()),
                 Ended::Interrupted => return Ok(Ended::Interrupted),
             }
             writer.check()?;
         }
-        if !self.stages.finetune {
-            return Ok(Ended::Done(()));
+        if !self.stages.labels && !self.stages.finetune {
+            return Ok(Ended::Done(None));
         }
         let init = Init { streams, device: &device };
         let encoder = match (encoder, &self.from) {
-            (Some(encoder), _) => encoder.into(),
+            (Some(encoder), _) => encoder,
             (None, Some(run)) => load::pretrained_encoder(run, s, &init)?.into(),
             (None, None) => {
                 let text = "the encoder starts from random weights (no --from RUN with a pretrained one)".to_string();
@@ -194,23 +169,22 @@ impl Job {
                 Encoder::new(&init, s)
             }
         };
-        for objective in self.stages.objectives(s) {
+        let mut candidates = None;
+        if self.stages.labels {
+            match context.crossfit(&encoder, writer)? {
+                Ended::Done(found) => candidates = Some(found),
+                Ended::Interrupted => return Ok(Ended::Interrupted),
+            }
+        }
+        for training in trainings {
+            let Training::Finetune(objective) = *training else { continue };
             if let Ended::Interrupted = context.finetune(objective, encoder.clone())? {
                 return Ok(Ended::Interrupted);
             }
             writer.check()?;
         }
-        Ok(Ended::Done(()))
+        Ok(Ended::Done(candidates))
     }
-}
-
-/// The optimiser of a stage.
-pub fn optimizer(s: &Settings, stage: &str) -> OptimizerConfig {
-    let (p, f, depth) = (&s.pretrain, &s.finetune, s.encoder_blocks());
-    if stage == PRETRAIN {
-        return OptimizerConfig { weight_decay: p.weight_decay, beta1: p.beta1, beta2: p.beta2, clip: p.clip, layer_decay: 1.0, depth };
-    }
-    OptimizerConfig { weight_decay: f.weight_decay, beta1: f.beta1, beta2: f.beta2, clip: f.clip, layer_decay: f.layer_decay, depth }
 }
 
 /// What the stages of one job share.
@@ -224,32 +198,30 @@ struct StageContext<'a> {
 }
 
 impl<'a> StageContext<'a> {
-    fn plan(&self, name: &str, at: At) -> Plan<'a> {
+    fn plan(&self, training: Training) -> Plan<'a> {
         let s = self.job.resolved.settings();
-        let pretrain = name == PRETRAIN;
+        let labelled = training != Training::Pretrain;
         let card = self.job.pack.protocol();
         let state = State {
             format: 0,
-            stage: name.to_string(),
+            stage: training.name(),
             step: 0,
             steps: 0,
             seed: self.job.seed,
-            classes: if pretrain { Vec::new() } else { card.classes.clone() },
-            protocol_hash: if pretrain { String::new() } else { card.hash() },
+            classes: if labelled { card.classes.clone() } else { Vec::new() },
+            protocol_hash: if labelled { card.hash() } else { String::new() },
             settings: self.job.resolved.entries().map(|(k, v, _)| (k.to_string(), v)).collect(),
         };
-        let (p, f) = (&s.pretrain, &s.finetune);
-        let pick = |a: usize, b: usize| if pretrain { a } else { b };
-        let rate = |a: f64, b: f64| if pretrain { a } else { b };
+        let regime = Regime::of(training, s);
         Plan {
-            at,
-            epochs: pick(p.epochs, f.epochs) as u64,
-            batch: pick(p.batch, f.batch),
-            accumulate: pick(p.accumulate, f.accumulate),
-            peak_rate: rate(p.lr, f.lr),
-            floor_rate: rate(p.min_lr, f.min_lr),
-            warmup_epochs: rate(p.warmup, f.warmup),
-            optimizer: optimizer(s, name),
+            at: training.at(),
+            epochs: regime.epochs as u64,
+            batch: regime.batch,
+            accumulate: regime.accumulate,
+            peak_rate: regime.lr,
+            floor_rate: regime.min_lr,
+            warmup_epochs: regime.warmup,
+            optimizer: training.optimizer(s),
             log_every: s.run.log_every as u64,
             checkpoint_every: s.run.checkpoint_every as u64,
             workers: self.workers,
@@ -260,7 +232,7 @@ impl<'a> StageContext<'a> {
             events: self.events,
             state,
             resume: self.job.resume,
-            kind: if pretrain { "pretrain" } else { "finetune" },
+            kind: training.kind(),
         }
     }
 
@@ -278,30 +250,61 @@ impl<'a> StageContext<'a> {
 
     fn pretrain_network<M: MaskedModel>(&self) -> Result<Ended<Vit>> {
         let job = self.job;
-        let at = At::stage(Stage::Pretrain, "");
         let settings = job.resolved.settings();
-        let (mut objective, model) = self.events.phase(&at, Phase::Load, || {
+        let (mut objective, model) = self.events.phase(&Training::Pretrain.at(), Phase::Load, || {
             let objective = MaskedModelling::<M>::new(job.pack.clone(), job.pack.split(Split::Train), settings, self.streams);
             (objective, M::new(&self.init(), settings))
         });
-        Ok(match train(&mut objective, model, &self.plan(PRETRAIN, at))? {
+        Ok(match train(&mut objective, model, &self.plan(Training::Pretrain))? {
             Ended::Done(model) => Ended::Done(model.into_encoder()),
             Ended::Interrupted => Ended::Interrupted,
         })
     }
 
+    /// Trains and asks one model after another; each is dropped before the next.
+    fn crossfit(&self, encoder: &Encoder, writer: &EventWriter) -> Result<Ended<Candidates>> {
+        let job = self.job;
+        let settings = job.resolved.settings();
+        let say = |level: Level, text: String| self.events.emit(&At::run(), Body::Message { level, text });
+        let mut crossfit = CrossFit::new(job.pack.clone(), settings, self.streams)?;
+        crossfit.shortages().into_iter().for_each(|text| say(Level::Warning, text));
+        let classes = job.pack.protocol().classes.len();
+        for fold in 0..crossfit.folds() {
+            let training = Training::Fold(fold);
+            let (mut objective, model) = self.events.phase(&training.at(), Phase::Load, || {
+                (crossfit.training(fold), Classifier::new(&self.init(), encoder.clone(), classes, settings))
+            });
+            let Ended::Done(model) = train(&mut objective, model, &self.plan(training))? else { return Ok(Ended::Interrupted) };
+            let ask = || crossfit.ask(fold, &model.valid(), self.shards);
+            if let ControlFlow::Break(()) = self.events.phase(&training.at(), Phase::Evaluate, ask)? {
+                return Ok(Ended::Interrupted);
+            }
+            writer.check()?;
+        }
+        let candidates = crossfit.candidates();
+        candidates.write_csv(&job.folder.candidates(), &job.pack)?;
+        say(Level::Info, format!("{:.1} % of {} faces are ambiguous", 100.0 * candidates.ambiguous_share(), candidates.sets.len()));
+        if let Some(agreement) = candidates.agreement(&job.pack) {
+            say(Level::Info, format!("{:.1} % are predicted as their given label", 100.0 * agreement));
+        }
+        if let Some(kappas) = candidates.kappas(settings.labels.attack_steps + 1) {
+            let counts: Vec<String> = kappas.iter().map(usize::to_string).collect();
+            say(Level::Info, format!("faces with kappa 0 to {}: {}", kappas.len() - 1, counts.join(", ")));
+        }
+        Ok(Ended::Done(candidates))
+    }
+
     fn finetune(&self, objective: Objective, encoder: Encoder) -> Result<Ended<Classifier>> {
         let job = self.job;
         let settings = job.resolved.settings();
-        let (stage, label) = stage_of(objective);
-        let at = At::stage(stage, label);
-        let loaded = self.events.phase(&at, Phase::Load, || -> Result<_> {
+        let training = Training::Finetune(objective);
+        let loaded = self.events.phase(&training.at(), Phase::Load, || -> Result<_> {
             let finetune = Finetune::new(objective, job.pack.clone(), job.candidates.as_ref(), settings, self.streams)?;
             let classes = job.pack.protocol().classes.len();
             Ok((finetune, Classifier::new(&self.init(), encoder, classes, settings)))
         });
         let (mut finetune, model) = loaded?;
-        let ended = train(&mut finetune, model, &self.plan(&stage_name(objective), at))?;
+        let ended = train(&mut finetune, model, &self.plan(training))?;
         if finetune.decides()
             && let Ended::Done(_) = ended
         {
@@ -314,11 +317,10 @@ impl<'a> StageContext<'a> {
 /// The newest checkpoint of a finished (or at least begun) objective; none named: the first that the run has, the baseline last.
 pub fn find_checkpoint(folder: &RunFolder, which: Option<&str>) -> Result<checkpoint::Checkpoint> {
     let named = |o: &Objective| which.is_none_or(|w| w == o.name());
-    let baseline_last = |o: &Objective| *o == Objective::Ce;
     let mut objectives: Vec<Objective> = Objective::ALL.into_iter().filter(named).collect();
-    objectives.sort_by_key(baseline_last);
-    for objective in &objectives {
-        if let Some((_, found)) = checkpoint::newest(folder, &stage_name(*objective), |_| {})? {
+    objectives.sort_by_key(|o| *o == Objective::Ce);
+    for objective in objectives {
+        if let Some((_, found)) = checkpoint::newest(folder, &Training::Finetune(objective).name(), |_| {})? {
             return Ok(found);
         }
     }

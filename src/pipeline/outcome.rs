@@ -1,6 +1,6 @@
 //! What a finetuning run leaves: every face's resolved label, and the comparison with the plain baseline.
 
-use super::stage_of;
+use super::Training;
 use crate::config::Objective;
 use crate::dataset::{Class, Pack, Split};
 use crate::finetune::Finetune;
@@ -72,10 +72,10 @@ impl Comparison {
         let mut rows = Vec::new();
         let events = EventReader::open(folder)?.collect::<Result<Vec<_>>>()?;
         for objective in Objective::ALL {
-            let (stage, label) = stage_of(objective);
+            let at = Training::Finetune(objective).at();
             let mut scores: Option<Scores> = None;
             let (mut best, mut recovered) = (None::<(f64, f64)>, None);
-            for event in events.iter().filter(|e| e.stage == stage && e.label == label) {
+            for event in events.iter().filter(|e| e.stage == at.stage && e.label == at.label) {
                 match &event.body {
                     Body::Evaluation { split: s, accuracy, mean_recall, macro_f1, calibration_error, .. } => {
                         if *s == Split::Valid && best.is_none_or(|(known, _)| *accuracy > known) {

@@ -5,6 +5,7 @@
 //!               events.jsonl    what happened; the truth that all views are made from
 //!               metrics.csv     the events' numbers as a table (derived)
 //!               labels.csv      the final label confidence of each face
+//!               candidates.csv  candidate sets from predictions
 //!               log.txt         the progress lines
 //!               checkpoints/
 //!               media/          what pretraining predicts of a few faces, a picture beside each of its checkpoints
@@ -34,16 +35,16 @@ impl RunFolder {
         match fs::read_dir(path) {
             Ok(mut entries) => {
                 if is_run(path) {
-                    usage!("{} already holds a run: continue it with --resume, or choose another --out", path.display());
+                    usage!("{} already holds a run: continue it with --resume, or choose another folder", path.display());
                 }
                 if entries.next().is_some() {
-                    usage!("{} is not empty and holds no run: choose another --out", path.display());
+                    usage!("{} is not empty and holds no run: choose another folder", path.display());
                 }
             }
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 fs::create_dir_all(path).with_context(|| format!("making the run folder {}", path.display()))?;
             }
-            Err(e) if e.kind() == ErrorKind::NotADirectory => usage!("{} is a file, not a folder: choose another --out", path.display()),
+            Err(e) if e.kind() == ErrorKind::NotADirectory => usage!("{} is a file, not a folder: choose another path", path.display()),
             Err(e) => return Err(e).with_context(|| format!("reading {}", path.display())),
         }
         Self::prepare(path)
@@ -146,6 +147,10 @@ impl RunFolder {
         self.path.join("labels.csv")
     }
 
+    pub fn candidates(&self) -> PathBuf {
+        self.path.join("candidates.csv")
+    }
+
     pub fn log(&self) -> PathBuf {
         self.path.join("log.txt")
     }
@@ -240,7 +245,7 @@ mod tests {
         assert_eq!(exit_code(&RunFolder::create(&path).unwrap_err()), 2);
         fs::write(run.manifest(), "{}").unwrap();
         let error = RunFolder::create(&path).unwrap_err();
-        assert!(exit_code(&error) == 2 && error.to_string().contains("--resume") && error.to_string().contains("--out"), "{error}");
+        assert!(exit_code(&error) == 2 && error.to_string().contains("--resume") && error.to_string().contains("another"), "{error}");
         let error = RunFolder::create(&run.manifest()).unwrap_err();
         assert!(exit_code(&error) == 2 && error.to_string().contains("is a file"), "{error}");
         assert_eq!(RunFolder::open(&path).unwrap(), run);
