@@ -72,6 +72,20 @@ pub struct Plan {
     pub rows: Vec<Item>,
 }
 
+/// A row with what its finetuning costs.
+struct Measured {
+    row: &'static Row,
+    resolved: Resolved,
+    faces: Faces,
+    pace: Pace,
+}
+
+impl Measured {
+    fn seconds(&self, epochs: usize) -> f64 {
+        budget::finetune_seconds(self.pace, self.faces, epochs, self.resolved.settings().run.evaluate_every)
+    }
+}
+
 /// How a table ended.
 pub enum End {
     Done,
@@ -145,41 +159,35 @@ impl Request {
     }
 
     fn fresh_plan(&self) -> Result<Plan> {
+        let measured = self.runnable().map(|row| self.measure(row)).collect::<Result<Vec<_>>>()?;
         let mut pretrainings: Vec<Item> = Vec::new();
-        let mut rows: Vec<Item> = Vec::new();
-        let train = self.pack.split(Split::Train).len();
-        for row in self.runnable() {
-            let mut resolved = self.settings_of(row)?;
-            let candidates = self.candidates_of(&resolved)?;
-            let s = resolved.settings().clone();
-            let faces = Faces {
-                train: candidates.as_ref().map_or(train, |c| c.sets.len()),
-                valid: scored_faces(&self.pack, Split::Valid).len(),
-                test: scored_faces(&self.pack, Split::Test).len(),
-            };
-            let pace = budget::probe(&resolved, false, &self.pack, candidates.as_ref(), &self.device)?;
-            let seconds = |epochs: usize| budget::finetune_seconds(pace, faces, epochs, s.run.evaluate_every);
-            let mut share = self.budget.map(|b| b.seconds);
-            let from = match row.start {
+        let mut starts = Vec::new();
+        for m in &measured {
+            starts.push(match m.row.start {
                 Start::Random => None,
-                Start::Pretrained => Some(self.pretraining(&resolved, seconds(s.finetune.epochs), &mut pretrainings)?),
+                Start::Pretrained => {
+                    Some(self.pretraining(&m.resolved, m.seconds(m.resolved.settings().finetune.epochs), &mut pretrainings)?)
+                }
+            });
+        }
+        let mut rows = Vec::new();
+        for (m, from) in measured.iter().zip(starts) {
+            let f = &m.resolved.settings().finetune;
+            // A row without pretraining gets the finetuning time of the others, not their pretraining time on top.
+            let before = match &from {
+                Some(name) => pretrainings.iter().find(|p| &p.name == name),
+                None => pretrainings.first(),
             };
-            if let (Some(share), Some(name)) = (&mut share, &from) {
-                let before = pretrainings.iter().find(|p| &p.name == name).map_or(0.0, |p| p.seconds);
-                *share = (*share - before).max(0.0);
-            } else if let (Some(share), Some(reference)) = (&mut share, pretrainings.first()) {
-                // A row without pretraining gets the finetuning time of the others, not their pretraining time on top.
-                *share = (*share - reference.seconds).max(0.0);
-            }
-            let epochs = match share {
-                Some(share) => budget::epochs_within(share, s.finetune.epochs, seconds),
-                None => s.finetune.epochs,
+            let before = before.map_or(0.0, |p| p.seconds);
+            let epochs = match self.budget {
+                Some(budget) => budget::epochs_within(budget.seconds - before, f.epochs, |epochs| m.seconds(epochs)),
+                None => f.epochs,
             };
-            resolved = with_epochs(resolved, "finetune", epochs, s.finetune.epochs, s.finetune.warmup)?;
+            let resolved = with_epochs(m.resolved.clone(), "finetune", epochs, f.epochs, f.warmup)?;
             rows.push(Item {
-                name: row.name.to_string(),
+                name: m.row.name.to_string(),
                 epochs,
-                seconds: seconds(epochs),
+                seconds: m.seconds(epochs),
                 settings: resolved.entries().map(|(k, v, _)| (k.to_string(), v)).collect(),
                 from,
                 given: None,
@@ -187,6 +195,19 @@ impl Request {
         }
         let budget = self.budget.map(|b| b.seconds);
         Ok(Plan { table: self.table.name.into(), seeds: self.seeds, pack_hash: self.pack.hash(), budget, pretrainings, rows })
+    }
+
+    /// How fast a row finetunes here.
+    fn measure(&self, row: &'static Row) -> Result<Measured> {
+        let resolved = self.settings_of(row)?;
+        let candidates = self.candidates_of(&resolved)?;
+        let faces = Faces {
+            train: candidates.as_ref().map_or_else(|| self.pack.split(Split::Train).len(), |c| c.sets.len()),
+            valid: scored_faces(&self.pack, Split::Valid).len(),
+            test: scored_faces(&self.pack, Split::Test).len(),
+        };
+        let pace = budget::probe(&resolved, false, &self.pack, candidates.as_ref(), &self.device)?;
+        Ok(Measured { row, resolved, faces, pace })
     }
 
     /// The pretraining that a row starts from, planned if no other row has needed it; its name.
