@@ -11,7 +11,8 @@ use clap::Args;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 What is predicted, and by which network, is pretrain.method: maskfeat, mae_hog, mae or simmim (`moue config explain pretrain.method`). \
-Beside each checkpoint there is a picture of what the network makes of a few training faces: RUN/media/pretrain-STEP.png.
+Beside each checkpoint (at most 50 of them) there is a picture of what the network makes of a few training faces: \
+RUN/media/pretrain-STEP.png.
 
 Example:
   moue pretrain --data fp.moue --preset ferplus-cpu --out runs/fp-pretrain

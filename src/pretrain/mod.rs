@@ -29,6 +29,9 @@ use image::ImageFormat;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+/// Pictures that a run leaves at most: those of the paper's 600 epochs would take more room than its network.
+const PICTURES: u64 = 50;
+
 /// Augmented faces with their masks.
 pub struct MaskedBatch {
     pub crops: Crops,
@@ -76,6 +79,8 @@ pub struct MaskedModelling<M> {
     /// Of a difference, element by element.
     error: fn(Tensor<3>) -> Tensor<3>,
     drop_path: f64,
+    epochs: u64,
+    checkpoint_every: u64,
     network: PhantomData<fn() -> M>,
 }
 
@@ -96,6 +101,8 @@ impl<M> MaskedModelling<M> {
             target: Target::of(s),
             error: if s.pretrain.method == Method::Simmim { |difference| difference.abs() } else { |difference| difference.square() },
             drop_path: s.pretrain.drop_path,
+            epochs: s.pretrain.epochs as u64,
+            checkpoint_every: s.run.checkpoint_every as u64,
             network: PhantomData,
         }
     }
@@ -126,9 +133,9 @@ impl<M: MaskedModel> Objective for MaskedModelling<M> {
         Pass { loss: error.mul_scalar(scale as f32), response: None }
     }
 
-    /// Leaves a picture beside each checkpoint, `media/pretrain-<step>.png`.
+    /// Leaves a picture beside the checkpoint, `media/pretrain-<step>.png`.
     fn end_epoch(&mut self, model: &M, end: EpochEnd) -> Result<()> {
-        if !end.checkpoint {
+        if !end.checkpoint || !pictured(end.epoch, self.epochs, self.checkpoint_every) {
             return Ok(());
         }
         let picture = picture::read_picture(model, &self.source, &self.target)?;
@@ -136,5 +143,25 @@ impl<M: MaskedModel> Objective for MaskedModelling<M> {
         std::fs::create_dir_all(&media).with_context(|| format!("making the folder {}", media.display()))?;
         let file = media.join(format!("pretrain-{:08}.png", end.at.step));
         write_atomic(&file, |out| Ok(picture.write_to(out, ImageFormat::Png)?))
+    }
+}
+
+/// Whether the checkpoint after `epoch` of `epochs` is the first in its fiftieth of the run; with fewer checkpoints than that, all are.
+fn pictured(epoch: u64, epochs: u64, checkpoint_every: u64) -> bool {
+    let part = |epoch: u64| epoch * PICTURES / epochs;
+    part(epoch) > part(epoch.saturating_sub(checkpoint_every))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_checkpoint_has_a_picture_unless_there_are_too_many() {
+        for (epochs, every, pictures) in [(1, 1, 1), (8, 1, 8), (50, 1, 50), (16, 4, 4), (600, 1, 50), (600, 5, 50), (600, 20, 30)] {
+            let drawn = (1..=epochs).filter(|e| e % every == 0 && pictured(*e, epochs, every)).count();
+            assert_eq!(drawn, pictures, "{epochs} epochs, a checkpoint every {every}");
+            assert!(pictured(epochs, epochs, every), "the last of {epochs}");
+        }
     }
 }

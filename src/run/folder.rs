@@ -8,7 +8,7 @@
 //!               candidates.csv  candidate sets from predictions
 //!               log.txt         the progress lines
 //!               checkpoints/
-//!               media/          what pretraining predicts of a few faces, a picture beside each of its checkpoints
+//!               media/          what pretraining predicts of a few faces, pictures beside its checkpoints
 //! ```
 //! A new run never goes into a folder that holds something: neither an earlier run nor anything else is overwritten. Files other than
 //! `events.jsonl` and `log.txt` are written under a temporary name, synced and renamed ([`write_atomic`]), so none is ever seen half done.
