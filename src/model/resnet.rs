@@ -61,14 +61,16 @@ struct BasicBlock {
 }
 
 impl BasicBlock {
-    fn new(init: &Init, path: &str, [c_in, c_out]: [usize; 2], stride: usize) -> Self {
+    fn new(init: &Init, path: &str, [c_in, c_out]: [usize; 2]) -> Self {
+        // Where channels double, the map halves.
+        let stride = if c_in == c_out { 1 } else { 2 };
         let mut second = ConvNorm::new(init, &format!("{path}.second"), [c_out, c_out], 3, 1);
         // A block begins as its shortcut (Goyal et al. 2017).
         second.norm.gamma = Some(Param::from_tensor(Tensor::zeros([c_out], init.device)));
         Self {
             first: ConvNorm::new(init, &format!("{path}.first"), [c_in, c_out], 3, stride),
             second,
-            shortcut: (c_in != c_out || stride > 1).then(|| ConvNorm::new(init, &format!("{path}.shortcut"), [c_in, c_out], 1, stride)),
+            shortcut: (stride > 1).then(|| ConvNorm::new(init, &format!("{path}.shortcut"), [c_in, c_out], 1, stride)),
         }
     }
 
@@ -102,9 +104,8 @@ impl ResNet {
         let (kernel, stride) = if large { (7, 2) } else { (3, 1) };
         let out = |block: usize| width << (block / 2);
         let block = |i: usize| {
-            let first_of_stage = i > 0 && i.is_multiple_of(2);
             let c_in = if i == 0 { width } else { out(i - 1) };
-            BasicBlock::new(init, &format!("blocks.{i}"), [c_in, out(i)], if first_of_stage { 2 } else { 1 })
+            BasicBlock::new(init, &format!("blocks.{i}"), [c_in, out(i)])
         };
         Self {
             stem: ConvNorm::new(init, "stem", [s.data.channels, width], kernel, stride),
