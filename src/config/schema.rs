@@ -126,6 +126,15 @@ choice!(
     }
 );
 choice!(
+    /// Pixels whose gradients make the histograms.
+    HogDomain {
+        /// The 8-bit crop.
+        U8,
+        /// The network's normalised input, as published code has it.
+        Normalized,
+    }
+);
+choice!(
     /// How candidate sets are made.
     Strategy {
         /// From annotator vote counts.
@@ -333,6 +342,10 @@ settings! {
         cell: usize = 8usize,
         /// Side of the Gaussian window that weights magnitudes, 0 for none (SlowFast: 0, mmselfsup: 16). [R]
         window: usize = 0usize,
+        /// u8: gradients of the 8-bit crop; normalized: of the network's input, as the published code has it. The histograms are the same
+        /// but for rounding: gradients that are exactly upright in integers fall into either of two bins in floats. normalized takes
+        /// slower tensor operations. [C: u8, METHOD 3.1]
+        domain: HogDomain = HogDomain::U8,
     }
     /// Masked-image-modelling masks.
     mask: MaskSettings {

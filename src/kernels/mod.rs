@@ -32,4 +32,6 @@ pub mod translate;
 #[cfg(feature = "train")]
 pub use backends::{HogSpec, Kernels};
 #[cfg(feature = "train")]
-pub use tensors::{Mismatch, gather_rows, hog_cells, hog_tokens, patch_pixels, scatter_rows, upload_index, upload_pixels};
+pub use tensors::{
+    Mismatch, gather_rows, hog_cells, hog_tokens, hog_tokens_of_floats, patch_pixels, scatter_rows, upload_index, upload_pixels,
+};

@@ -1,6 +1,7 @@
 //! The kernels as functions on tensors. Shapes are checked here, once, for every backend.
 
 use super::backends::{HogSpec, Kernels};
+use super::operations;
 use super::reference::patch_pixels::Patches;
 use burn::backend::Dispatch;
 use burn::prelude::*;
@@ -89,6 +90,21 @@ pub fn hog_tokens(pixels: Tensor<4, Int>, cell: usize, window: usize, patch: usi
     let spec = HogSpec { cell, window, patch };
     let [b, h, w, c] = pixels.dims();
     let values = hog(pixels, spec)?;
+    let layout = spec.layout([h, w, c]);
+    Ok(shaped(values, [b, layout.patches(patch), layout.token_len(patch)]))
+}
+
+/// The same of pictures in any scale, `[B, H, W, C]` of f32, by tensor operations: no shader, because only the 8-bit kind is trained on
+/// unless asked for (METHOD 3.1).
+///
+/// # Errors
+/// As [`hog_tokens`].
+pub fn hog_tokens_of_floats(pixels: Tensor<4>, cell: usize, window: usize, patch: usize) -> Result<Tensor<3>, Mismatch> {
+    let [b, h, w, c] = pixels.dims();
+    ensure!(matches!(c, 1 | 3), "pictures have 1 or 3 channels, not {c}");
+    ensure!(cell > 0 && patch > 0 && patch.is_multiple_of(cell), "cells of {cell} pixels do not divide patches of {patch}");
+    let spec = HogSpec { cell, window, patch };
+    let values: Tensor<2> = Tensor::from_dispatch(operations::hog::<Dispatch>(pixels.into_dispatch(), spec));
     let layout = spec.layout([h, w, c]);
     Ok(shaped(values, [b, layout.patches(patch), layout.token_len(patch)]))
 }

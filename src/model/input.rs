@@ -1,6 +1,6 @@
 //! How faces become a network's input: 8-bit crops go to the device as they are, and become normalised patches (and HOG targets) there.
 
-use crate::config::{Normalize, Settings};
+use crate::config::{HogDomain, HogSettings, Normalize, Settings};
 use crate::dataset::Pixels;
 use crate::kernels;
 use crate::transform::augment::fit;
@@ -142,7 +142,46 @@ impl Faces {
     }
 
     /// HOG of every patch, `[B, N, C * 9 * (P / cell)^2]`.
-    pub fn hog(&self, cell: usize, window: usize) -> Tensor<3> {
-        kernels::hog_tokens(self.pixels.clone(), cell, window, self.patch).expect("settings are valid")
+    pub fn hog(&self, settings: &HogSettings) -> Tensor<3> {
+        let (cell, window) = (settings.cell, settings.window);
+        let tokens = match settings.domain {
+            HogDomain::U8 => kernels::hog_tokens(self.pixels.clone(), cell, window, self.patch),
+            HogDomain::Normalized => kernels::hog_tokens_of_floats(self.normalised(), cell, window, self.patch),
+        };
+        tokens.expect("settings are valid")
+    }
+
+    /// What the network sees, as whole pictures `[B, H, W, C]`.
+    fn normalised(&self) -> Tensor<4> {
+        let [b, h, w, c] = self.pixels.dims();
+        let p = self.patch;
+        let cut = self.patches().reshape([b, h / p, w / p, p, p, c]);
+        cut.permute([0, 1, 3, 2, 4, 5]).reshape([b, h / p * p, w / p * p, c])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::read_values;
+    use crate::random::{RngExt, Streams};
+
+    /// METHOD 3.1: histograms do not depend on an affine change of the pixels, but for gradients that only integers make exactly upright.
+    #[test]
+    fn both_domains_of_hog_agree_where_rounding_does_not_decide() {
+        let mut s = Settings::default();
+        (s.data.size, s.vit.patch, s.hog.cell) = (32, 16, 8);
+        let mut rng = Streams::new(1).at("noise", &[]);
+        let noise = |_| rng.random::<u8>();
+        let input = Input::of(&s);
+        let faces = input.upload(&input.whole([Pixels::new(32, 32, 3, (0..32 * 32 * 3).map(noise).collect())]), &Device::flex());
+        let tokens = |domain: HogDomain| read_values(faces.hog(&HogSettings { domain, ..s.hog.clone() })).unwrap();
+        let (bytes, floats) = (tokens(HogDomain::U8), tokens(HogDomain::Normalized));
+        assert_eq!(bytes.len(), 4 * 108);
+        let off = bytes.iter().zip(&floats).filter(|(a, b)| (*a - *b).abs() > 1e-4).count();
+        // Of 64 gradients in a cell about one in a thousand is exactly upright.
+        assert!(off < bytes.len() / 10 && bytes.iter().any(|v| *v > 0.1), "{off} of {}", bytes.len());
+        let rotated: Vec<f32> = bytes.iter().skip(4).chain(&bytes[..4]).copied().collect();
+        assert!(rotated.iter().zip(&floats).filter(|(a, b)| (*a - *b).abs() > 1e-4).count() > bytes.len() / 2, "the test sees nothing");
     }
 }

@@ -32,7 +32,7 @@ impl Target {
     /// `[B, N, T]`
     pub fn values(&self, faces: &Faces) -> Tensor<3> {
         match self {
-            Target::Hog(hog) => faces.hog(hog.cell, hog.window),
+            Target::Hog(hog) => faces.hog(hog),
             Target::Pixels { norm: false } => faces.patches(),
             Target::Pixels { norm: true } => {
                 let patches = faces.patches();

@@ -88,7 +88,7 @@ fn masked<M: MaskedModel>(device: &Device, hide: fn(usize) -> bool) -> Result<Ve
     let faces = input.upload(&crops, &device);
     let hidden = Hidden::upload(&(0..FACES * input.patches()).map(hide).collect::<Vec<_>>(), input.patches(), &device);
     let predicted = model.predict(&faces, &hidden, 0.0, &mut Noise::none());
-    let loss = ((predicted - faces.hog(s.hog.cell, s.hog.window)).square() * hidden.mask).mean();
+    let loss = ((predicted - faces.hog(&s.hog)).square() * hidden.mask).mean();
     backward(&model, loss)
 }
 
