@@ -87,7 +87,7 @@ impl CompareArgs {
             }
             writeln!(w, "\nonly A right: {} faces; only B right: {}", found.only_first, found.only_second)?;
             let decided = found.accuracy.low > 0.0 || found.accuracy.high < 0.0;
-            let text = if decided { "does not hold" } else { "holds" };
+            let text = if decided { "does not contain" } else { "contains" };
             writeln!(w, "the accuracy interval {text} zero. It tells how sure these two networks' order is on such faces;")?;
             writeln!(w, "how much another seed would change either, it does not know.")?;
             Ok(())
