@@ -10,7 +10,7 @@
 //!                                          |        runs pretrain (masked images) and finetune (partial labels, rivals, plain cross-entropy)
 //!                                          |        over model (ViT, query decoder) and kernels (HOG, patches)
 //!                                          v
-//!                                  run (folder, manifest, events) -> eval, progress views, `moue runs`
+//!                                  run (folder, manifest, events) -> eval, progress views, dashboard, `moue runs`
 //! ```
 //! Data flows one way: below the resolved configuration nothing reads a flag or an environment variable. [`random`] names every random
 //! stream; [`failure`] says which errors are the user's to mend; [`report`] draws what is to be looked at; `selftest` holds a device
@@ -19,6 +19,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod dashboard;
 pub mod dataset;
 #[cfg(feature = "train")]
 pub mod engine;
