@@ -11,7 +11,7 @@
 //!                                          |        crossfit finetunes on folds and predicts the rest: candidate sets without votes
 //!                                          |        over model (ViT, query decoder) and kernels (HOG, patches)
 //!                                          v
-//!                                  run (folder, manifest, events) -> eval, progress views, `moue runs`
+//!                                  run (folder, manifest, events) -> eval, progress views, dashboard, `moue runs`
 //! ```
 //! `ablate` makes tables of whole runs.
 //! Data flows one way: below the resolved configuration nothing reads a flag or an environment variable. [`random`] names every random
@@ -25,6 +25,7 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "train")]
 pub mod crossfit;
+pub mod dashboard;
 pub mod dataset;
 #[cfg(feature = "train")]
 pub mod engine;

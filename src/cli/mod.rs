@@ -8,6 +8,7 @@ mod labels;
 pub mod output;
 mod runs;
 mod settings;
+mod watch;
 
 #[cfg(feature = "train")]
 mod ablate;
@@ -64,6 +65,8 @@ pub enum Command {
     #[cfg(feature = "train")]
     Hog(hog::HogArgs),
     Runs(runs::RunsArgs),
+    Watch(watch::WatchArgs),
+    Replay(watch::ReplayArgs),
     #[cfg(feature = "train")]
     Selftest(selftest::SelftestArgs),
     Config(config::ConfigArgs),
@@ -93,6 +96,8 @@ impl Cli {
             #[cfg(feature = "train")]
             Command::Hog(args) => args.run(),
             Command::Runs(args) => args.run(),
+            Command::Watch(args) => args.run(),
+            Command::Replay(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Selftest(args) => args.run(),
             Command::Config(args) => args.run(),

@@ -306,7 +306,7 @@ impl Body {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub fn event(body: Body) -> Event {

@@ -10,7 +10,7 @@ use crate::usage;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
 /// No event comes near this; a longer line is a damaged or hostile file.
@@ -21,6 +21,14 @@ pub(super) enum Line {
     Event(Box<Event>),
     /// An event that only a newer moue understands.
     Unknown,
+}
+
+/// A place between two events of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    consumed: u64,
+    line: u64,
+    skipped: u64,
 }
 
 /// The events of a run in the order they were written.
@@ -49,6 +57,23 @@ impl EventReader {
     /// Events of unknown kinds so far. A view that shows a run says so when this is not 0.
     pub fn skipped(&self) -> u64 {
         self.skipped
+    }
+
+    /// Where the next event lies, to come back to with [`EventReader::open_at`].
+    pub fn mark(&self) -> Mark {
+        Mark { consumed: self.consumed, line: self.line, skipped: self.skipped }
+    }
+
+    /// Opens the log of `folder` at a place that an earlier reader of the same file marked.
+    ///
+    /// # Errors
+    /// If the run has no `events.jsonl` that can be read.
+    pub fn open_at(folder: &RunFolder, mark: Mark) -> Result<Self> {
+        let mut reader = Self::open(folder)?;
+        let context = || format!("reading {}", reader.path.display());
+        reader.file.seek(SeekFrom::Start(mark.consumed)).with_context(context)?;
+        (reader.consumed, reader.line, reader.skipped) = (mark.consumed, mark.line, mark.skipped);
+        Ok(reader)
     }
 
     /// Whether the file was replaced since it was opened, as a resume does: open it again to see what follows.
@@ -177,6 +202,18 @@ mod tests {
         let mut reader = EventReader::open(&folder).unwrap();
         assert_eq!(reader.by_ref().map(Result::unwrap).count(), 1);
         assert_eq!(reader.skipped(), 2);
+    }
+
+    #[test]
+    fn a_marked_place_is_found_again() {
+        let whole: String = every_body().into_iter().map(line).collect();
+        let (_root, folder) = folder(&whole.replacen("watched", "gazed_at", 1));
+        let mut reader = EventReader::open(&folder).unwrap();
+        let first: Vec<Event> = reader.by_ref().take(9).map(Result::unwrap).collect();
+        let (mark, rest) = (reader.mark(), reader.by_ref().map(Result::unwrap).collect::<Vec<_>>());
+        assert_eq!((first.len(), rest.len(), reader.skipped()), (9, every_body().len() - 10, 1));
+        let mut again = EventReader::open_at(&folder, mark).unwrap();
+        assert_eq!((again.by_ref().map(Result::unwrap).collect::<Vec<_>>(), again.skipped()), (rest, 1));
     }
 
     #[test]

@@ -25,6 +25,19 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// How long [`EventWriter::finish`] waits for a sink that does not move, such as a stopped terminal.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// Tries, 10 ms apart, to lock a run that somebody has locked.
+const GLANCES: usize = 5;
+
+/// Whether a process writes the run; none where the file system, or a run without a lock, cannot tell.
+pub fn is_written(folder: &RunFolder) -> Option<bool> {
+    let file = File::open(folder.path().join(".lock")).ok()?;
+    match file.try_lock_shared() {
+        Ok(()) => Some(false),
+        Err(TryLockError::WouldBlock) => Some(true),
+        Err(TryLockError::Error(_)) => None,
+    }
+}
+
 /// Shows events, each sink on a thread of its own. An error ends the sink, never the run.
 pub trait Sink: Send {
     fn event(&mut self, event: &Event) -> io::Result<()>;
@@ -199,7 +212,16 @@ fn lock(folder: &RunFolder) -> Result<File> {
     let path = folder.path().join(".lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
     let file = file.with_context(|| format!("writing {}", path.display()))?;
-    match file.try_lock() {
+    let mut locked = file.try_lock();
+    // Who watches a run touches the lock for an instant to see whether it is held.
+    for _ in 0..GLANCES {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(10));
+        locked = file.try_lock();
+    }
+    match locked {
         Err(TryLockError::WouldBlock) => usage!("another process is writing the run {}", folder.path().display()),
         // A file system without locks (some network mounts) is no reason to refuse a run.
         Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
@@ -326,7 +348,9 @@ mod tests {
     #[test]
     fn one_writer_at_a_time() {
         let (_root, folder) = run();
+        assert_eq!(is_written(&folder), None);
         let writer = EventWriter::create(&folder, vec![]).unwrap();
+        assert_eq!(is_written(&folder), Some(true));
         steps(&writer.sender(), 0..7);
         let error = EventWriter::resume(&folder, vec![], |_| true).err().unwrap();
         assert!(exit_code(&error) == 2 && one_line(&error).contains("another process"), "{error:#}");
@@ -334,6 +358,7 @@ mod tests {
         drop(writer);
         assert_eq!(events(&folder).len(), 9);
         drop(EventWriter::resume(&folder, vec![], |_| true).unwrap());
+        assert_eq!(is_written(&folder), Some(false));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub fn log(folder: &RunFolder) -> Result<Box<dyn Sink>> {
 
 /// Estimates the time left from the pace of the last intervals.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     /// Seconds and step of recent events.
     recent: VecDeque<(f64, u64)>,
 }
@@ -66,7 +66,7 @@ pub fn plain(text: &str) -> String {
 }
 
 /// A number in few characters: `0.4312`, `9.10e-4`, `412.3`, `NaN`.
-pub(super) fn short(x: f64) -> String {
+pub(crate) fn short(x: f64) -> String {
     match x.abs() {
         a if a.is_nan() || a.is_infinite() => x.to_string(),
         0.0 => "0".into(),
