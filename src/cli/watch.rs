@@ -1,9 +1,9 @@
 //! `moue watch` and `moue replay`: the dashboard on a run folder. Neither needs a GPU, nor the process that trains.
 
 use super::output::print;
-use crate::dashboard::app::{self, App};
-use crate::dashboard::picture;
+use crate::dashboard::app::App;
 use crate::dashboard::theme::{Theme, ThemeName};
+use crate::dashboard::{picture, terminal};
 use crate::run::folder::write_atomic;
 use crate::usage;
 use anyhow::Result;
@@ -99,7 +99,7 @@ impl WatchArgs {
         let theme = self.look.theme();
         if self.snapshot.is_none() && self.svg.is_none() {
             needs_terminal("watch")?;
-            return app::run(App::watch(&self.dir, &self.run, theme));
+            return terminal::run(App::watch(&self.dir, &self.run, theme));
         }
         let mut app = App::open(&self.dir, &self.run, theme)?;
         match (&self.stage, self.at) {
@@ -123,7 +123,7 @@ impl ReplayArgs {
     pub fn run(self) -> Result<()> {
         needs_terminal("replay")?;
         crate::run::RunFolder::find(&self.dir, &self.run)?;
-        app::run(App::replay(&self.dir, &self.run, self.look.theme(), self.speed))
+        terminal::run(App::replay(&self.dir, &self.run, self.look.theme(), self.speed))
     }
 }
 

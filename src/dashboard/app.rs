@@ -1,14 +1,12 @@
-//! The program around the frames: what keys do, how time passes, and the terminal.
-//!
-//! [`App`] knows no terminal, so tests press keys and look at frames. [`run`] owns the terminal: it draws only what changed, at most 30 times a
-//! second, and gives the terminal back as it was on every way out: a key, an error, a signal, a panic.
+//! The program around the frames: what keys do and how time passes. It knows no terminal, so tests press keys and look at frames;
+//! [`super::terminal`] gives it one.
 
 use super::faces::Faces;
 use super::keys::{Action, action};
 use super::layout::Panel;
 use super::pulse::Pulse;
 use super::state::State;
-use super::theme::{Depth, Theme};
+use super::theme::Theme;
 use super::timeline::{Timeline, place};
 use super::{About, SMOOTHING, Scene, Transport, View, draw};
 use crate::failure::{Usage, one_line};
@@ -16,24 +14,13 @@ use crate::run::manifest::Manifest;
 use crate::run::progress::plain;
 use crate::run::summary::quiet;
 use crate::run::{Outcome, RunFolder};
-use anyhow::{Context, Result};
-use crossterm::event::{Event as Input, KeyCode, KeyEvent, KeyEventKind};
-use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen};
-use crossterm::{cursor, event, execute, terminal};
-use ratatui::Terminal;
-use ratatui::backend::CrosstermBackend;
+use anyhow::Result;
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// No more than 30 frames a second.
-const FRAME: Duration = Duration::from_millis(33);
-/// Between two looks at a file that is being written.
-const LOOK: Duration = Duration::from_millis(100);
 /// Between two looks at whether the run lives, and at whether it exists.
 const PULSE: Duration = Duration::from_secs(1);
 /// Time spent reading a long log before the next frame.
@@ -278,6 +265,11 @@ impl App {
         draw(&scene, area, buffer);
     }
 
+    /// Whether something may change with every frame.
+    pub fn playing(&self) -> bool {
+        matches!(self.transport, Transport::Play { .. })
+    }
+
     pub fn theme(&self) -> &Theme {
         &self.theme
     }
@@ -289,7 +281,7 @@ impl App {
 
     /// Does what a key asks for; true to leave.
     pub fn key(&mut self, key: KeyEvent) -> bool {
-        if self.view.typing && !key.modifiers.contains(event::KeyModifiers::CONTROL) {
+        if self.view.typing && !key.modifiers.contains(KeyModifiers::CONTROL) {
             match key.code {
                 KeyCode::Enter => {
                     self.view.typing = false;
@@ -429,96 +421,4 @@ impl App {
         self.position = timeline.state().summary.seconds;
         self.transport = Transport::Hold;
     }
-}
-
-static SHOWN: AtomicBool = AtomicBool::new(false);
-static STOP: AtomicBool = AtomicBool::new(false);
-
-/// The terminal while the dashboard has it.
-struct Screen;
-
-impl Screen {
-    fn enter() -> Result<Self> {
-        static HOOK: Once = Once::new();
-        HOOK.call_once(|| {
-            let before = std::panic::take_hook();
-            std::panic::set_hook(Box::new(move |info| {
-                Screen::leave();
-                before(info);
-            }));
-        });
-        terminal::enable_raw_mode().context("preparing the terminal")?;
-        SHOWN.store(true, Ordering::SeqCst);
-        let screen = Screen;
-        execute!(io::stdout(), EnterAlternateScreen, cursor::Hide).context("preparing the terminal")?;
-        Ok(screen)
-    }
-
-    fn leave() {
-        if SHOWN.swap(false, Ordering::SeqCst) {
-            let _ = execute!(io::stdout(), LeaveAlternateScreen, cursor::Show);
-            let _ = terminal::disable_raw_mode();
-            let _ = io::stdout().flush();
-        }
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        Self::leave();
-    }
-}
-
-/// Shows `app` on the terminal until it is left.
-///
-/// # Errors
-/// Where the terminal cannot be used, or goes away.
-pub fn run(mut app: App) -> Result<()> {
-    // Also SIGTERM and SIGHUP: the loop ends as if `q` had been pressed.
-    ctrlc::set_handler(|| STOP.store(true, Ordering::SeqCst)).context("cannot listen for signals")?;
-    let depth = Depth::from_environment();
-    let screen = Screen::enter()?;
-    // A frame leaves in one write: nothing flickers over a slow connection.
-    let mut terminal =
-        Terminal::new(CrosstermBackend::new(BufWriter::with_capacity(1 << 16, io::stdout()))).context("opening the terminal")?;
-    let (mut last, mut drawn): (Instant, Option<Instant>) = (Instant::now(), None);
-    let mut changed = true;
-    while !STOP.load(Ordering::SeqCst) {
-        let elapsed = last.elapsed();
-        last = Instant::now();
-        let (news, more) = app.tick(elapsed);
-        changed |= news;
-        if changed && drawn.is_none_or(|at| at.elapsed() >= FRAME) {
-            terminal
-                .draw(|frame| {
-                    let area = frame.area();
-                    app.draw(area, frame.buffer_mut());
-                    depth.translate(frame.buffer_mut());
-                })
-                .context("drawing on the terminal")?;
-            (drawn, changed) = (Some(Instant::now()), false);
-        }
-        let playing = matches!(app.transport, Transport::Play { .. });
-        let wait = match (more, changed || playing) {
-            (true, _) => Duration::ZERO,
-            (false, true) => FRAME.saturating_sub(drawn.map_or(FRAME, |at| at.elapsed())),
-            (false, false) => LOOK,
-        };
-        let mut patience = wait;
-        while event::poll(patience).context("reading the keys")? {
-            patience = Duration::ZERO;
-            match event::read().context("reading the keys")? {
-                Input::Key(key) if key.kind != KeyEventKind::Release => {
-                    if app.key(key) {
-                        return Ok(());
-                    }
-                    changed = true;
-                }
-                Input::Resize(..) => changed = true,
-                _ => {}
-            }
-        }
-    }
-    drop(screen);
-    Ok(())
 }

@@ -4,7 +4,7 @@
 //! events.jsonl -> timeline (follow, play, seek) -> State::apply -> state --\
 //! manifest.json -> About ---------------------------------------------------+-> Scene -> draw: layout -> panels -> Buffer
 //! the pack -> Faces (pictures) ----------------------------------------------|                                      |
-//! keys -> View (what the reader wants to see) ------------------------------/               terminal (app), text or SVG (picture)
+//! keys -> View (what the reader wants to see) ------------------------------/               terminal, or text and SVG (picture)
 //! ```
 //! [`draw`] is a pure function of the [`Scene`], so a picture in a document is what the terminal showed. Nothing here knows the engine, and
 //! nothing that is shown goes back to the run.
@@ -19,6 +19,7 @@ pub mod picture;
 pub mod pulse;
 pub mod series;
 pub mod state;
+pub mod terminal;
 #[cfg(test)]
 mod tests;
 pub mod theme;
