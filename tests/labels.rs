@@ -2,12 +2,14 @@
 
 #![cfg(feature = "train")]
 
+mod bench;
+
+use bench::Bench;
 use moue::dataset::{Face, Pack, PackWriter, Split};
-use moue::run::{Body, Event, EventReader, Manifest, Outcome, RunFolder, Stage};
+use moue::run::{Body, Manifest, Outcome, RunFolder, Stage};
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 const TINY: &[&str] = &[
     "data.size=32",
@@ -26,52 +28,15 @@ const TINY: &[&str] = &[
     "run.log_every=1",
 ];
 
-struct Bench(tempfile::TempDir);
-
+/// What the tests of labels do beside.
 impl Bench {
-    /// A folder with a small pack, `f.moue`.
-    fn new() -> Self {
-        let bench = Self(tempfile::tempdir().unwrap());
-        bench.done(&["data", "generate", "--out", "f.moue", "--train", "96", "--valid", "16", "--test", "16", "--size", "32"]);
-        bench
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_moue"));
-        command.current_dir(self.0.path()).args(args);
-        command
-    }
-
-    fn moue(&self, args: &[&str]) -> Output {
-        self.command(args).output().expect("the binary runs")
-    }
-
-    /// Runs a command that must work; its standard output.
-    fn done(&self, args: &[&str]) -> String {
-        let output = self.moue(args);
-        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Runs a command that must be refused as bad usage, in one line that holds every part.
-    fn refused(&self, args: &[&str], parts: &[&str]) {
-        let output = self.moue(args);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
-        assert!(said.starts_with("error: ") && said.lines().count() == 1, "{args:?}: {said}");
-        parts.iter().for_each(|part| assert!(said.contains(part), "{args:?}: no `{part}` in {said}"));
+    /// Runs a command that must be refused as bad usage.
+    fn misused(&self, args: &[&str], parts: &[&str]) {
+        self.refused(args, 2, parts);
     }
 
     fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap()
-    }
-
-    fn events(&self, run: &str) -> Vec<Event> {
-        EventReader::open(&RunFolder::open(&self.path(run)).unwrap()).unwrap().map(Result::unwrap).collect()
     }
 
     /// Writes the faces of `f.moue` to another pack, each changed.
@@ -250,33 +215,33 @@ fn an_interrupted_run_goes_on() {
         b.done(&["labels", "f.moue", "--resume", "--run", run, "--device", "cpu", "--no-tui", "--out", "out.csv"]);
         assert!(b.read("out.csv") == b.read("whole/candidates.csv"), "{run}: a resumed run ends otherwise");
     }
-    b.refused(&["finetune", "--resume", "--out", "early", "--device", "cpu"], &["early is a run of labels/fold-0, labels/fold-1"]);
-    b.refused(&["labels", "f.moue", "--resume", "--run", "early", "--set", "labels.k=3"], &["--set"]);
-    b.refused(&begin("early"), &["--resume", "another folder"]);
+    b.misused(&["finetune", "--resume", "--out", "early", "--device", "cpu"], &["early is a run of labels/fold-0, labels/fold-1"]);
+    b.misused(&["labels", "f.moue", "--resume", "--run", "early", "--set", "labels.k=3"], &["--set"]);
+    b.misused(&begin("early"), &["--resume", "another folder"]);
 }
 
 #[test]
 fn wrong_requests_leave_nothing_behind() {
     let b = Bench::new();
     let with = |settings: &[&'static str]| labels(&["f.moue", "--run", "X"], settings);
-    b.refused(&with(&["labels.strategy=gaave", "labels.k=9"]), &["labels.k = 9", "8 classes"]);
-    b.refused(&with(&["labels.strategy=gaave", "labels.attack_steps=3"]), &["labels.kappa_min = 5", "at most 4"]);
-    b.refused(&with(&["labels.strategy=topk_all", "labels.folds=97"]), &["labels.folds = 97", "has 96"]);
-    b.refused(&with(&["labels.strategy=topk_all", "labels.folds=1"]), &["labels.folds = 1"]);
-    b.refused(&with(&[]), &["--run", "\"votes\""]);
-    b.refused(&labels(&["f.moue", "--out", "none/l.csv"], &["labels.strategy=gaave"]), &["no folder none"]);
-    b.refused(&labels(&["f.moue", "--from", "nowhere"], &["labels.strategy=gaave"]), &["--from nowhere"]);
-    b.refused(&["labels", "f.moue", "--set", "labels.k=9"], &["labels.k = 9"]);
+    b.misused(&with(&["labels.strategy=gaave", "labels.k=9"]), &["labels.k = 9", "8 classes"]);
+    b.misused(&with(&["labels.strategy=gaave", "labels.attack_steps=3"]), &["labels.kappa_min = 5", "at most 4"]);
+    b.misused(&with(&["labels.strategy=topk_all", "labels.folds=97"]), &["labels.folds = 97", "has 96"]);
+    b.misused(&with(&["labels.strategy=topk_all", "labels.folds=1"]), &["labels.folds = 1"]);
+    b.misused(&with(&[]), &["--run", "\"votes\""]);
+    b.misused(&labels(&["f.moue", "--out", "none/l.csv"], &["labels.strategy=gaave"]), &["no folder none"]);
+    b.misused(&labels(&["f.moue", "--from", "nowhere"], &["labels.strategy=gaave"]), &["--from nowhere"]);
+    b.misused(&["labels", "f.moue", "--set", "labels.k=9"], &["labels.k = 9"]);
     b.changed("open.moue", |_, face| face.label = None);
-    b.refused(&labels(&["open.moue"], &["labels.strategy=gaave"]), &["open.moue has 0"]);
+    b.misused(&labels(&["open.moue"], &["labels.strategy=gaave"]), &["open.moue has 0"]);
     // Finetuning does not predict by itself, and says what does.
     let command = ["--preset", "demo", "--set", "labels.strategy=gaave"];
     let finetune = [&["finetune", "--data", "f.moue", "--device", "cpu"], &command[..]].concat();
-    b.refused(
+    b.misused(
         &finetune,
         &["`moue labels f.moue --preset demo --set labels.strategy=gaave --out candidates.csv`", "--labels candidates.csv"],
     );
-    b.refused(&["demo", "--set", "labels.strategy=topk_all", "--device", "cpu"], &["moue labels PACK"]);
+    b.misused(&["demo", "--set", "labels.strategy=topk_all", "--device", "cpu"], &["moue labels PACK"]);
     // An empty set in a file is an error with its place.
     let id = &Pack::open(&b.path("f.moue")).unwrap().faces()[0].id.clone();
     fs::write(b.path("empty.csv"), format!("id,candidates\n{id},\n")).unwrap();

@@ -3,10 +3,11 @@
 
 #![cfg(feature = "train")]
 
-use moue::run::{Body, Event, EventReader, RunFolder, Stage};
+mod bench;
+
+use bench::Bench;
+use moue::run::{Body, Event, Stage};
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Output};
 
 const TINY: &[&str] = &[
     "data.size=32",
@@ -35,39 +36,8 @@ const TINY: &[&str] = &[
     "run.log_every=1",
 ];
 
-struct Bench(tempfile::TempDir);
-
+/// What the tests of pretraining do beside.
 impl Bench {
-    /// A folder with a small pack, `f.moue`.
-    fn new() -> Self {
-        let bench = Self(tempfile::tempdir().unwrap());
-        bench.done(&["data", "generate", "--out", "f.moue", "--train", "640", "--valid", "32", "--test", "32", "--size", "32"]);
-        bench
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn moue(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_moue")).current_dir(self.0.path()).args(args).output().expect("the binary runs")
-    }
-
-    fn done(&self, args: &[&str]) {
-        let output = self.moue(args);
-        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    /// A training command on the tiny network; later settings win.
-    fn train<'a>(&self, words: &[&'a str], settings: &[&'a str]) -> Vec<&'a str> {
-        let set = TINY.iter().chain(settings).flat_map(|&s| ["--set", s]);
-        words.iter().copied().chain(["--data", "f.moue", "--device", "cpu", "--no-tui"]).chain(set).collect()
-    }
-
-    fn events(&self, run: &str) -> Vec<Event> {
-        EventReader::open(&RunFolder::open(&self.path(run)).unwrap()).unwrap().map(Result::unwrap).collect()
-    }
-
     /// The loss of every step.
     fn losses(&self, run: &str, stage: Stage) -> Vec<f64> {
         let loss = |e: Event| match e.body {
@@ -76,6 +46,12 @@ impl Bench {
         };
         self.events(run).into_iter().filter_map(loss).collect()
     }
+}
+
+/// A training command on the tiny network; later settings win.
+fn train<'a>(words: &[&'a str], settings: &[&'a str]) -> Vec<&'a str> {
+    let set = TINY.iter().chain(settings).flat_map(|&s| ["--set", s]);
+    words.iter().copied().chain(["--data", "f.moue", "--device", "cpu", "--no-tui"]).chain(set).collect()
 }
 
 /// Mean of the first and of the last quarter.
@@ -95,12 +71,12 @@ const METHODS: &[(&str, &[&str], u32)] = &[
 
 #[test]
 fn every_method_learns_and_is_finetuned() {
-    let b = Bench::new();
+    let b = Bench::with_faces("640", "32");
     for (method, settings, tiles) in METHODS {
         let choice = format!("pretrain.method={method}");
         let settings: Vec<&str> = settings.iter().copied().chain([choice.as_str()]).collect();
         let (from, to) = (format!("{method}-encoder"), format!("{method}-classifier"));
-        b.done(&b.train(&["pretrain", "--out", &from], &settings));
+        b.done(&train(&["pretrain", "--out", &from], &settings));
         let losses = b.losses(&from, Stage::Pretrain);
         assert_eq!(losses.len(), 80, "{method}");
         let (first, last) = ends(&losses);
@@ -113,9 +89,9 @@ fn every_method_learns_and_is_finetuned() {
 
         // The network's own keys have to be the same; what pretraining did with it is no concern of finetuning.
         let network: Vec<&str> = settings.iter().copied().filter(|s| s.starts_with("vit.")).collect();
-        b.done(&b.train(&["finetune", "--from", &from, "--out", &to], &network));
+        b.done(&train(&["finetune", "--from", &from, "--out", &to], &network));
         let fresh = format!("{method}-fresh");
-        b.done(&b.train(&["finetune", "--out", &fresh], &network));
+        b.done(&train(&["finetune", "--out", &fresh], &network));
         let first = |run: &str| b.losses(run, Stage::Finetune)[0];
         assert!(first(&to) != first(&fresh), "{method}: the pretrained encoder was not used");
     }
@@ -123,10 +99,10 @@ fn every_method_learns_and_is_finetuned() {
 
 #[test]
 fn pictures_depend_on_nothing_but_the_run() {
-    let b = Bench::new();
+    let b = Bench::with_faces("640", "32");
     let run = |out: &str, workers: &str| {
         let settings = ["pretrain.method=mae_hog", "pretrain.epochs=3", "run.checkpoint_every=2", workers];
-        b.done(&b.train(&["pretrain", "--out", out], &settings));
+        b.done(&train(&["pretrain", "--out", out], &settings));
         let media = b.path(out).join("media");
         [160, 240].map(|step| fs::read(media.join(format!("pretrain-{step:08}.png"))).unwrap())
     };
@@ -138,10 +114,10 @@ fn pictures_depend_on_nothing_but_the_run() {
 
 #[test]
 fn finetuning_on_part_of_the_patches_learns_and_is_scored_on_all() {
-    let b = Bench::new();
+    let b = Bench::with_faces("640", "32");
     let finetune = |out, more: &[&'static str]| {
         let settings = [&["finetune.epochs=4", "finetune.lr=3e-3", "finetune.warmup=0"], more].concat();
-        b.done(&b.train(&["finetune", "--out", out], &settings));
+        b.done(&train(&["finetune", "--out", out], &settings));
         b.losses(out, Stage::Finetune)
     };
     let masked = finetune("masked", &["finetune.mask_ratio=0.4"]);
@@ -153,7 +129,7 @@ fn finetuning_on_part_of_the_patches_learns_and_is_scored_on_all() {
     assert!(b.events("masked").into_iter().any(scored));
 
     let refused = |settings: &[&str], part: &str| {
-        let output = b.moue(&b.train(&["finetune", "--out", "X"], settings));
+        let output = b.moue(&train(&["finetune", "--out", "X"], settings));
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(2) && said.contains(part) && said.lines().count() == 1, "{settings:?}: {said}");
         assert!(!b.path("X").exists());

@@ -123,11 +123,4 @@ impl Pixels {
         assert_eq!(data.len(), width * height * channels, "pixel count of a {width}x{height}x{channels} picture");
         Self { width, height, channels, data }
     }
-
-    /// The picture as seen in a mirror.
-    pub fn mirrored(&self) -> Self {
-        let row = |row: &[u8]| row.chunks(self.channels).rev().flatten().copied().collect::<Vec<u8>>();
-        let data = self.data.chunks(self.width * self.channels).flat_map(row).collect();
-        Self { data, ..*self }
-    }
 }

@@ -9,7 +9,7 @@ pub mod loss;
 pub mod recipe;
 
 use crate::config::{self, Order, Settings};
-use crate::dataset::{Class, Pack, Pixels, Split};
+use crate::dataset::{Class, Pack, Split};
 use crate::engine::objective::{EpochEnd, Objective, Pass, Shard, Source};
 use crate::engine::shards::Shards;
 use crate::engine::{loader, read_values};
@@ -443,9 +443,9 @@ pub fn read_logits(model: &Classifier, pack: &Pack, faces: &[usize], settings: &
     let mut logits = Vec::new();
     let make = |round: usize| -> Result<Vec<Vec<Crops>>> {
         let part = |faces: &[usize]| -> Result<Vec<Crops>> {
-            let faces = faces.iter().map(|&i| pack.pixels(i)).collect::<Result<Vec<_>>>()?;
-            let mirrored = settings.run.evaluate_flip.then(|| input.whole(faces.iter().map(Pixels::mirrored)));
-            Ok(std::iter::once(input.whole(faces)).chain(mirrored).collect())
+            let whole = input.whole(faces.iter().map(|&i| pack.pixels(i)).collect::<Result<Vec<_>>>()?);
+            let mirrored = settings.run.evaluate_flip.then(|| input.mirrored(&whole));
+            Ok(std::iter::once(whole).chain(mirrored).collect())
         };
         rounds[round].chunks(rounds[round].len().div_ceil(shards.count())).map(part).collect()
     };

@@ -40,8 +40,13 @@ pub struct Bench(pub tempfile::TempDir);
 impl Bench {
     /// A folder with a small pack, `f.moue`.
     pub fn new() -> Self {
+        Self::with_faces("96", "32")
+    }
+
+    /// The same with so many training faces, and so many in either other split.
+    pub fn with_faces(train: &str, others: &str) -> Self {
         let bench = Self(tempfile::tempdir().unwrap());
-        bench.done(&["data", "generate", "--out", "f.moue", "--train", "96", "--valid", "32", "--test", "32", "--size", "32"]);
+        bench.done(&["data", "generate", "--out", "f.moue", "--train", train, "--valid", others, "--test", others, "--size", "32"]);
         bench
     }
 
