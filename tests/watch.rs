@@ -1,12 +1,16 @@
 //! `moue watch` and `moue replay` as a user meets them: the binary on run folders that the library wrote, without and with a terminal.
 
+#[cfg(target_os = "linux")]
+mod terminal;
+
 use moue::dataset::Split;
+use moue::run::event::VERSION;
 use moue::run::{At, Body, EventWriter, Manifest, Outcome, RunFolder, Scalars, Stage};
 use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
+#[cfg(target_os = "linux")]
+use terminal::Terminal;
 
 fn moue(args: &[&str], root: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_moue")).args(args).current_dir(root).env_remove("NO_COLOR").output().unwrap()
@@ -69,7 +73,7 @@ fn what_is_damaged_is_told_and_the_rest_is_shown() {
     let whole = fs::read_to_string(folder.events()).unwrap();
     let lines: Vec<&str> = whole.lines().collect();
     let middle = [lines[..30].join("\n"), "{\"v\":101,".into(), lines[30..].join("\n")].join("\n") + "\n";
-    let newer = whole.replace("\"v\":101", "\"v\":201");
+    let newer = whole.replace(&format!("\"v\":{VERSION},"), "\"v\":201,");
     for (log, says, step) in [
         (middle, "events.jsonl:31: damaged event", "step 28/80"),
         (newer, "version 2.1, this moue reads 1.x", "no stage has begun"),
@@ -103,46 +107,22 @@ fn wrong_requests_are_one_line_and_exit_2() {
     }
 }
 
-/// Through a pseudo-terminal, which `script` (util-linux) makes: a frame comes, `q` leaves, and the terminal is as it was.
+/// A frame comes, `q` or a signal ends it, and the terminal is as it was.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_real_terminal_is_given_back() {
     let root = tempfile::tempdir().unwrap();
     write_run(root.path());
-    for (keys, how) in [(&b"?"[..], "key"), (b"", "signal")] {
-        let record = root.path().join(format!("record-{how}"));
-        let command = format!("stty cols 100 rows 30; echo $$ > pid; exec {} watch demo", env!("CARGO_BIN_EXE_moue"));
-        let mut child = Command::new("script")
-            .args(["-qfec", &command])
-            .arg(&record)
-            .current_dir(root.path())
-            .env("TERM", "xterm-256color")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("`script` of util-linux makes the terminal");
-        let seen = |what: &str| {
-            let deadline = Instant::now() + Duration::from_secs(30);
-            while Instant::now() < deadline {
-                if String::from_utf8_lossy(&fs::read(&record).unwrap_or_default()).contains(what) {
-                    return true;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            false
-        };
-        let mut stdin = child.stdin.take().unwrap();
-        assert!(seen("\x1b[?1049h") && seen("demo-1") && seen("completed"), "no frame");
-        stdin.write_all(keys).unwrap();
+    for how in ["key", "TERM", "INT"] {
+        let mut terminal = Terminal::start(root.path(), how, &format!("{} watch demo", env!("CARGO_BIN_EXE_moue")));
+        ["\x1b[?1049h", "demo-1", "completed"].iter().for_each(|what| terminal.sees(what));
         if how == "key" {
-            assert!(seen("smoothing"), "no help");
-            stdin.write_all(b"q").unwrap();
+            terminal.press("?");
+            terminal.sees("smoothing");
+            terminal.press("xq");
         } else {
-            let pid = fs::read_to_string(root.path().join("pid")).unwrap();
-            assert!(Command::new("kill").args(["-TERM", pid.trim()]).status().unwrap().success());
+            terminal.signal(how);
         }
-        assert!(seen("\x1b[?1049l"), "the alternate screen stays after the {how}");
-        assert!(seen("\x1b[?25h"), "the cursor stays hidden after the {how}");
-        assert!(child.wait().unwrap().success());
+        assert!(terminal.ends().0.success(), "{how}");
     }
 }

@@ -6,7 +6,7 @@ use crate::engine::device::OpenDevice;
 use crate::finetune::scored_faces;
 use crate::labels::Candidates;
 use crate::pipeline::{Job, JobEnd, Stages};
-use crate::run::{Body, EventReader, Phase, RunFolder, Stage};
+use crate::run::{Body, Control, EventReader, Phase, RunFolder, Stage, Supervision};
 use crate::usage;
 use anyhow::{Context, Result, bail};
 use std::fmt;
@@ -61,7 +61,14 @@ pub struct Pace {
 }
 
 /// Measures pretraining or finetuning on a few batches of the pack, in a folder that is thrown away.
-pub fn probe(resolved: &Resolved, pretrain: bool, pack: &Pack, candidates: Option<&Candidates>, device: &OpenDevice) -> Result<Pace> {
+pub fn probe(
+    resolved: &Resolved,
+    pretrain: bool,
+    pack: &Pack,
+    candidates: Option<&Candidates>,
+    device: &OpenDevice,
+    control: &Control,
+) -> Result<Pace> {
     let folder = tempfile::tempdir().context("making a folder for the probe")?;
     let s = resolved.settings();
     let batch = if pretrain { s.pretrain.batch } else { s.finetune.batch };
@@ -103,7 +110,7 @@ pub fn probe(resolved: &Resolved, pretrain: bool, pack: &Pack, candidates: Optio
         resume: false,
         from: None,
         labels: None,
-        sinks: Vec::new(),
+        supervision: Supervision { control: control.clone(), ..Supervision::default() },
     };
     let run = job.folder.clone();
     if let JobEnd::Interrupted = job.run()? {

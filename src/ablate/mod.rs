@@ -16,7 +16,8 @@ use crate::engine::device::OpenDevice;
 use crate::finetune::scored_faces;
 use crate::labels::Candidates;
 use crate::pipeline::{Job, JobEnd, Stages, load};
-use crate::run::{Manifest, Outcome, RunFolder, Sink, progress, write_atomic};
+use crate::run::manifest::command_line;
+use crate::run::{Control, Manifest, Outcome, RunFolder, Supervision, write_atomic};
 use crate::usage;
 use anyhow::{Context, Result, bail};
 use budget::{Budget, Faces, Pace};
@@ -42,6 +43,8 @@ pub struct Request {
     /// A finished pretraining run that stands in for the rows whose encoder it fits.
     pub from: Option<PathBuf>,
     pub device: OpenDevice,
+    /// To stop a plan that is being made.
+    pub control: Control,
 }
 
 /// A stage of the table: one pretraining, or one row.
@@ -206,7 +209,7 @@ impl Request {
             valid: scored_faces(&self.pack, Split::Valid).len(),
             test: scored_faces(&self.pack, Split::Test).len(),
         };
-        let pace = budget::probe(&resolved, false, &self.pack, candidates.as_ref(), &self.device)?;
+        let pace = budget::probe(&resolved, false, &self.pack, candidates.as_ref(), &self.device, &self.control)?;
         Ok(Measured { row, resolved, faces, pace })
     }
 
@@ -234,7 +237,7 @@ impl Request {
         let (epochs, seconds) = if given.is_some() {
             (s.pretrain.epochs, 0.0)
         } else {
-            let pace: Pace = budget::probe(resolved, true, &self.pack, None, &self.device)?;
+            let pace: Pace = budget::probe(resolved, true, &self.pack, None, &self.device, &self.control)?;
             let faces = self.pack.split(Split::Train).len();
             let seconds = |epochs: usize| (epochs * faces) as f64 * pace.train;
             let whole = seconds(s.pretrain.epochs);
@@ -252,7 +255,13 @@ impl Request {
     }
 
     /// Does what is left of a plan, seed by seed, so that an unfinished table compares rows rather than seeds.
-    pub fn carry_out(&self, plan: &Plan, out: &Path, sinks: impl Fn() -> Vec<Box<dyn Sink>>, tell: impl Fn(&str)) -> Result<End> {
+    pub fn carry_out(
+        &self,
+        plan: &Plan,
+        out: &Path,
+        supervise: impl Fn(&RunFolder) -> Result<Supervision>,
+        tell: impl Fn(&str),
+    ) -> Result<End> {
         std::fs::create_dir_all(out).with_context(|| format!("making the folder {}", out.display()))?;
         write_atomic(&out.join(PLAN), |w| Ok(serde_json::to_writer_pretty(w, plan)?))?;
         let count = (plan.pretrainings.iter().filter(|p| p.given.is_none()).count() + plan.rows.len()) * plan.seeds as usize;
@@ -265,7 +274,7 @@ impl Request {
                 done += 1;
                 let head = format!("run {done} of {count}: {}, seed {seed}", item.name);
                 let path = folder_of(out, item, seed);
-                let job = self.job(plan, item, pretrain, seed, &path, out, sinks())?;
+                let job = self.job(plan, item, pretrain, seed, &path, out, &supervise)?;
                 let Some(job) = job else {
                     tell(&format!("{head} (done before)"));
                     continue;
@@ -289,7 +298,7 @@ impl Request {
         seed: u64,
         path: &Path,
         out: &Path,
-        mut sinks: Vec<Box<dyn Sink>>,
+        supervise: impl Fn(&RunFolder) -> Result<Supervision>,
     ) -> Result<Option<Job>> {
         let resume = path.join("manifest.json").exists();
         if resume && finished(&RunFolder::open(path)?)? {
@@ -307,9 +316,9 @@ impl Request {
             }
             None => None,
         };
-        sinks.push(progress::log(&folder)?);
+        let supervision = supervise(&folder)?;
         Ok(Some(Job {
-            command: std::env::args().collect(),
+            command: command_line(),
             stages: Stages { pretrain, finetune: !pretrain, ..Stages::default() },
             candidates: if pretrain { None } else { self.candidates_of(&resolved)? },
             resolved,
@@ -320,7 +329,7 @@ impl Request {
             resume,
             from,
             labels: None,
-            sinks,
+            supervision,
         }))
     }
 }

@@ -1,18 +1,18 @@
 //! `moue ablate`: a table of experiments, run and printed.
 
 use super::output::print;
+use super::progress::ProgressArgs;
 use super::settings::SettingsArgs;
 use super::training::{GENERATED, generated_pack};
 use crate::ablate::budget::Budget;
 use crate::ablate::tables::{Row, TABLES, Table, find};
 use crate::ablate::{End, Plan, Request, table};
 use crate::config::DeviceChoice;
+use crate::dashboard::terminal;
 use crate::dataset::Pack;
 use crate::dataset::generated::GeneratorConfig;
 use crate::engine::device;
 use crate::labels::Candidates;
-use crate::pipeline;
-use crate::run::progress;
 use crate::usage;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -58,14 +58,13 @@ pub struct AblateArgs {
     /// auto, cpu, gpu, vulkan[:n], metal, dx12 or gl
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
-    /// Plain lines instead of the progress view
-    #[arg(long)]
-    no_tui: bool,
+    #[command(flatten)]
+    progress: ProgressArgs,
 }
 
 impl AblateArgs {
     pub fn run(self) -> Result<()> {
-        pipeline::prepare()?;
+        let control = terminal::control()?;
         let table = find(&self.table).context("clap knows the tables")?;
         let rows = self.chosen(table)?;
         let mut settings = SettingsArgs { preset: self.settings.preset.clone(), ..self.settings };
@@ -89,14 +88,17 @@ impl AblateArgs {
             candidates,
             from: self.from,
             device: device::open(self.device)?,
+            control: control.clone(),
         };
         let plan = request.plan(out)?;
-        let no_tui = self.no_tui;
         print(|w| Ok(write!(w, "{}", describe(table, &request.rows, &plan))?))?;
         if self.plan {
             return Ok(());
         }
-        let end = request.carry_out(&plan, out, || vec![progress::standard(no_tui)], |text| println!("\n{text}"))?;
+        let progress = self.progress.open(&control);
+        let end = request.carry_out(&plan, out, |folder| progress.supervise(folder), |text| progress.tell(text));
+        drop(progress);
+        let end = end?;
         let findings = table::read(table, &request.rows, &plan, &request.pack, out)?;
         findings.write(out)?;
         print(|w| {

@@ -142,6 +142,7 @@ fn fewer(settings: &LabelSettings) -> Option<&'static str> {
 mod prediction {
     //! The arguments of strategies that predict, and the run behind them.
 
+    use super::super::progress::ProgressArgs;
     use super::super::training::{Request, TrainingArgs};
     use super::*;
     use crate::config::DeviceChoice;
@@ -167,9 +168,8 @@ mod prediction {
         /// Go on with the run in --run from its newest checkpoint
         #[arg(long, requires = "run")]
         pub resume: bool,
-        /// Plain lines instead of the progress view
-        #[arg(long)]
-        pub no_tui: bool,
+        #[command(flatten)]
+        pub progress: ProgressArgs,
     }
 
     impl PredictionArgs {
@@ -180,7 +180,7 @@ mod prediction {
                 ("--from", self.from.is_some()),
                 ("--seed", self.seed.is_some()),
                 ("--device", self.device.is_some()),
-                ("--no-tui", self.no_tui),
+                ("--no-tui", self.progress.no_tui),
             ];
             match typed.iter().find(|(_, typed)| *typed) {
                 Some((flag, _)) => usage!("{flag} is for strategies that train; labels.strategy = \"{}\" does not", strategy.name()),
@@ -200,7 +200,7 @@ mod prediction {
                 seed: p.seed,
                 device: p.device.unwrap_or_default(),
                 resume: p.resume,
-                no_tui: p.no_tui,
+                progress: p.progress,
             };
             let request = Request {
                 command: "labels",

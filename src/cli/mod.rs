@@ -27,6 +27,8 @@ mod predict;
 #[cfg(feature = "train")]
 mod pretrain;
 #[cfg(feature = "train")]
+mod progress;
+#[cfg(feature = "train")]
 mod selftest;
 #[cfg(feature = "train")]
 mod training;

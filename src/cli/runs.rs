@@ -7,7 +7,8 @@ use crate::run::folder::{RunFolder, write_atomic};
 use crate::run::manifest::Manifest;
 use crate::run::metrics::Table;
 use crate::run::progress::plain;
-use crate::run::summary::{RunSummary, StageSummary, quiet};
+use crate::run::pulse::Pulse;
+use crate::run::summary::{RunSummary, StageSummary};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use std::io::Write;
@@ -113,7 +114,7 @@ fn row(run: &RunFolder, id: &str) -> [String; 10] {
     [
         plain(id),
         plain(&run.name()),
-        summary.status(quiet(run)).name().into(),
+        Pulse::take(run, &summary).name().into(),
         stage.map_or("-".into(), |s| plain(&s.place())),
         percent(summary.latest(|s| s.best).map(|s| s.accuracy)),
         percent(summary.latest(|s| s.valid).map(|s| s.accuracy)),
@@ -149,7 +150,7 @@ fn show(run: &RunFolder, all: bool) -> Result<()> {
     let mut lines = vec![
         ("run", run.name()),
         ("folder", run.path().display().to_string()),
-        ("status", summary.status(quiet(run)).name().to_string()),
+        ("status", Pulse::take(run, &summary).name().to_string()),
         ("time", hms(summary.seconds)),
     ];
     if !summary.message.is_empty() {

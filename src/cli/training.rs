@@ -1,16 +1,19 @@
 //! What `demo`, `pretrain`, `finetune` and `labels` have in common: their arguments, and how those become a job.
 
 use super::output::print;
+use super::progress::ProgressArgs;
 use super::settings::SettingsArgs;
 use crate::config::{Backbone, DeviceChoice, Origin, Resolved, Strategy};
 use crate::crossfit;
+use crate::dashboard::terminal;
 use crate::dataset::generated::{self, GeneratorConfig};
 use crate::dataset::{Pack, PackWriter};
 use crate::engine::device;
 use crate::labels::Candidates;
 use crate::pipeline::{self, Job, JobEnd, Results, Stages};
 use crate::random::Streams;
-use crate::run::{Manifest, RunFolder, progress};
+use crate::run::manifest::command_line;
+use crate::run::{Manifest, RunFolder};
 use crate::usage;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -37,9 +40,8 @@ pub struct TrainingArgs {
     /// Go on with the run in --out from its newest checkpoint
     #[arg(long, requires = "out")]
     pub resume: bool,
-    /// Plain lines instead of the progress view
-    #[arg(long)]
-    pub no_tui: bool,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 }
 
 /// What a command adds to the common arguments.
@@ -85,7 +87,7 @@ impl TrainingArgs {
 
     /// Builds the job and runs it. Everything that can be refused is refused before a run folder exists.
     pub fn run(self, request: &Request) -> Result<Ran> {
-        pipeline::prepare()?;
+        let control = terminal::control()?;
         let earlier = if self.resume { Some(self.earlier()?) } else { None };
         let resolved = self.resolve(request, earlier.as_ref())?;
         let settings = resolved.settings().clone();
@@ -143,6 +145,8 @@ impl TrainingArgs {
             (None, Some(out)) => RunFolder::create(out)?,
             (None, None) => RunFolder::create_numbered(Path::new("runs"), request.command)?,
         };
+        let progress = self.progress.open(&control);
+        progress.turn_to(&folder);
         if loaded.is_none() {
             let generator = GeneratorConfig { seed, ..request.generator.clone() };
             let generated = generated_pack(&generator, folder.path()).and_then(|pack| Ok((candidates(&pack)?, pack)));
@@ -160,7 +164,7 @@ impl TrainingArgs {
         }
         let pack = Arc::new(pack);
         let job = Job {
-            command: std::env::args().collect(),
+            command: command_line(),
             stages: request.stages,
             resolved: resolved.clone(),
             seed,
@@ -171,9 +175,12 @@ impl TrainingArgs {
             from,
             candidates,
             labels,
-            sinks: vec![progress::standard(self.no_tui), progress::log(&folder)?],
+            supervision: progress.supervise(&folder)?,
         };
-        let end = job.run()?;
+        let end = job.run();
+        // Gives the terminal back: what follows is to be read.
+        drop(progress);
+        let end = end?;
         Ok(Ran { folder, pack, resolved, end })
     }
 

@@ -2,9 +2,12 @@
 
 use super::output::print;
 use crate::dashboard::app::App;
+use crate::dashboard::graphics::{Graphics, PictureMode};
+use crate::dashboard::picture;
+use crate::dashboard::terminal::{self, Screen};
 use crate::dashboard::theme::{Theme, ThemeName};
-use crate::dashboard::{picture, terminal};
 use crate::run::folder::write_atomic;
+use crate::run::prints::Prints;
 use crate::usage;
 use anyhow::Result;
 use clap::Args;
@@ -14,7 +17,7 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 /// How the dashboard looks.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct LookArgs {
     /// Colours [default: by NO_COLOR and COLORFGBG, else dark]
     #[arg(long, value_enum)]
@@ -22,11 +25,19 @@ pub struct LookArgs {
     /// Only characters that every font has
     #[arg(long)]
     ascii: bool,
+    /// How faces are drawn
+    #[arg(long, value_enum, default_value_t)]
+    pictures: PictureMode,
 }
 
 impl LookArgs {
-    fn theme(&self) -> Theme {
+    pub fn theme(&self) -> Theme {
         Theme::new(self.theme.unwrap_or_else(Theme::from_environment), self.ascii)
+    }
+
+    /// Asks the terminal, before it is taken.
+    pub fn graphics(&self) -> Option<Graphics> {
+        Graphics::ask(self.pictures)
     }
 }
 
@@ -99,7 +110,7 @@ impl WatchArgs {
         let theme = self.look.theme();
         if self.snapshot.is_none() && self.svg.is_none() {
             needs_terminal("watch")?;
-            return terminal::run(App::watch(&self.dir, &self.run, theme));
+            return show(App::watch(&self.dir, &self.run, theme), &self.look);
         }
         let mut app = App::open(&self.dir, &self.run, theme)?;
         match (&self.stage, self.at) {
@@ -123,8 +134,18 @@ impl ReplayArgs {
     pub fn run(self) -> Result<()> {
         needs_terminal("replay")?;
         crate::run::RunFolder::find(&self.dir, &self.run)?;
-        terminal::run(App::replay(&self.dir, &self.run, self.look.theme(), self.speed))
+        show(App::replay(&self.dir, &self.run, self.look.theme(), self.speed), &self.look)
     }
+}
+
+fn show(mut app: App, look: &LookArgs) -> Result<()> {
+    app.set_graphics(look.graphics());
+    // A signal ends it as `q` does.
+    let control = terminal::control()?;
+    let prints = Prints::default();
+    let shown = Screen::enter(&prints).and_then(|mut screen| screen.show(&mut app, |_| control.stopping()));
+    prints.release();
+    shown.map(|_| ())
 }
 
 fn needs_terminal(command: &str) -> Result<()> {

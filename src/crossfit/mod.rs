@@ -15,7 +15,7 @@ use crate::config::{LabelSettings, Settings, Strategy};
 use crate::dataset::{Class, Pack};
 use crate::engine::objective::{EpochEnd, Objective, Pass, Shard};
 use crate::engine::shards::Shards;
-use crate::engine::{interrupt, loader, read_values};
+use crate::engine::{loader, read_values};
 use crate::eval::argmax;
 use crate::finetune::{FaceBatch, Finetune, LabelledFaces};
 use crate::labels::candidates::training_faces;
@@ -23,6 +23,7 @@ use crate::labels::predicted::kappa;
 use crate::labels::{Candidates, Evidence};
 use crate::model::{Classifier, Crops, Input, Noise};
 use crate::random::Streams;
+use crate::run::Control;
 use crate::usage;
 use anyhow::{Context, Result, bail};
 use attack::Attack;
@@ -101,12 +102,12 @@ impl CrossFit {
         FoldTraining(Finetune::plain_on(self.pack.clone(), faces, &self.settings, self.streams))
     }
 
-    /// Asks the model of a fold (in evaluation form) about the faces that it has not seen. Breaks off at an interrupt.
+    /// Asks the model of a fold (in evaluation form) about the faces that it has not seen. Breaks off where `control` asks to stop.
     ///
     /// # Errors
     /// Unreadable pixels, predictions that are not finite.
-    pub fn ask(&mut self, fold: usize, model: &Classifier, shards: &Shards) -> Result<ControlFlow<()>> {
-        let asker = Asker { pack: &self.pack, settings: &self.settings, model, shards };
+    pub fn ask(&mut self, fold: usize, model: &Classifier, shards: &Shards, control: &Control) -> Result<ControlFlow<()>> {
+        let asker = Asker { pack: &self.pack, settings: &self.settings, model, shards, control };
         let attacked = self.settings.labels.strategy == Strategy::Gaave;
         let held_out: Vec<Question> = self.folds.held_out(fold).iter().map(|&(face, given)| (face, attacked.then_some(given))).collect();
         let unlabelled: Vec<Question> = self.unlabelled.iter().map(|&face| (face, None)).collect();
@@ -137,10 +138,11 @@ struct Asker<'a> {
     settings: &'a Settings,
     model: &'a Classifier,
     shards: &'a Shards,
+    control: &'a Control,
 }
 
 impl Asker<'_> {
-    /// What the model says about each face; `None` after an interrupt.
+    /// What the model says about each face; `None` where it was to stop.
     fn ask(&self, questions: &[Question]) -> Result<Option<Vec<Evidence>>> {
         let s = self.settings;
         let input = Input::of(s);
@@ -160,7 +162,7 @@ impl Asker<'_> {
             for answers in self.shards.map(&parts?, |_, (given, crops)| self.answers(given.as_deref(), crops, &input, &device)) {
                 said.extend(answers?);
             }
-            Ok(if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            Ok(if self.control.stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         Ok((said.len() == questions.len()).then_some(said))
     }
@@ -283,7 +285,7 @@ mod tests {
         let mut crossfit = CrossFit::new(pack.clone(), s, Streams::new(2)).unwrap();
         let shards = Shards::new(threads).unwrap();
         for fold in 0..crossfit.folds() {
-            assert!(crossfit.ask(fold, &model(s, fold as u64), &shards).unwrap().is_continue());
+            assert!(crossfit.ask(fold, &model(s, fold as u64), &shards, &Control::default()).unwrap().is_continue());
         }
         crossfit
     }
@@ -309,7 +311,7 @@ mod tests {
         let shards = Shards::new(1).unwrap();
         let models = [model(&s, 0), model(&s, 1)];
         let ask = |m: &Classifier, face: usize| {
-            let asker = Asker { pack: &pack, settings: &s, model: m, shards: &shards };
+            let asker = Asker { pack: &pack, settings: &s, model: m, shards: &shards, control: &Control::default() };
             asker.ask(&[(face, None)]).unwrap().unwrap().remove(0).probabilities
         };
         let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);

@@ -2,31 +2,47 @@
 //! [`super::terminal`] gives it one.
 
 use super::faces::Faces;
+use super::graphics::Graphics;
 use super::keys::{Action, action};
-use super::layout::Panel;
-use super::pulse::Pulse;
+use super::layout::{self, Kind, Panel, Placed};
 use super::state::State;
 use super::theme::Theme;
 use super::timeline::{Timeline, place};
-use super::{About, SMOOTHING, Scene, Transport, View, draw};
+use super::{About, SMOOTHING, Scene, Transport, View, Wishes, draw};
 use crate::failure::{Usage, one_line};
 use crate::run::manifest::Manifest;
 use crate::run::progress::plain;
+use crate::run::pulse::Pulse;
 use crate::run::summary::quiet;
-use crate::run::{Outcome, RunFolder};
+use crate::run::{Control, Outcome, RunFolder, Stage};
 use anyhow::Result;
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Between two looks at whether the run lives, and at whether it exists.
 const PULSE: Duration = Duration::from_secs(1);
+/// The same where the run is this process's own.
+const SOON: Duration = Duration::from_millis(100);
 /// Time spent reading a long log before the next frame.
 const SLICE: Duration = Duration::from_millis(25);
 
+/// What follows from a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    Stay,
+    /// The view closes.
+    Leave,
+    /// The process ends at once.
+    End,
+}
+
 pub struct App {
+    /// The run of this process, which obeys; none: another's, or one that is over.
+    control: Option<Control>,
     /// The folder of runs, and what the reader calls the run.
     dir: PathBuf,
     wanted: String,
@@ -48,12 +64,17 @@ pub struct App {
     /// The last whole second that was drawn.
     second: u64,
     problem: Option<String>,
+    mouse: bool,
+    graphics: Option<Graphics>,
+    /// Where the last frame was drawn, to know what a click means.
+    area: Cell<Rect>,
 }
 
 impl App {
     /// Follows the run called `wanted`, which need not exist yet.
     pub fn watch(dir: &Path, wanted: &str, theme: Theme) -> Self {
         Self {
+            control: None,
             dir: dir.into(),
             wanted: wanted.into(),
             timeline: None,
@@ -70,7 +91,34 @@ impl App {
             replay: None,
             second: 0,
             problem: None,
+            mouse: true,
+            graphics: None,
+            area: Cell::default(),
         }
+    }
+
+    /// Shows runs of this process, which `control` steers: see [`App::turn_to`].
+    pub fn live(theme: Theme, control: Control) -> Self {
+        Self { control: Some(control), ..Self::watch(Path::new(""), "", theme) }
+    }
+
+    /// Follows the run at `path`, which need not exist yet.
+    pub fn turn_to(&mut self, path: PathBuf) {
+        let wanted = path.display().to_string();
+        if wanted == self.wanted {
+            return;
+        }
+        let next = Self::watch(Path::new(""), &wanted, self.theme.clone());
+        let view = View { stage: None, pinned: None, ..self.view.clone() };
+        let name = path.file_name().map_or(wanted, |name| name.to_string_lossy().into_owned());
+        *self = Self {
+            control: self.control.take(),
+            view,
+            about: About::new(&name, None),
+            mouse: self.mouse,
+            graphics: self.graphics.take(),
+            ..next
+        };
     }
 
     /// Plays the run from its beginning, `speed` times as fast as it went.
@@ -137,14 +185,16 @@ impl App {
         // A damaged manifest costs names and pictures, no more.
         if let Ok(manifest) = Manifest::read(folder) {
             self.about = About::new(&folder.name(), Some(&manifest));
-            self.faces = Faces::open(self.about.pack.clone(), wait);
+            self.faces = Faces::open(folder.path(), self.about.pack.clone(), wait);
         }
     }
 
     /// Lets time pass. Returns whether there is something new to draw, and whether there is more to do at once.
     pub fn tick(&mut self, elapsed: Duration) -> (bool, bool) {
         let mut changed = false;
-        let due = self.looked.is_none_or(|at| at.elapsed() >= PULSE);
+        // The run of this process is about to begin.
+        let patience = if self.timeline.is_none() && self.control.is_some() { SOON } else { PULSE };
+        let due = self.looked.is_none_or(|at| at.elapsed() >= patience);
         if self.timeline.is_none() && due {
             self.looked = Some(Instant::now());
             match RunFolder::find(&self.dir, &self.wanted) {
@@ -203,7 +253,8 @@ impl App {
     fn look(&mut self) {
         self.looked = Some(Instant::now());
         if let Some(timeline) = &self.timeline {
-            self.pulse = Pulse::take(timeline.folder(), &timeline.head().summary);
+            // What speaks here lives, whatever a run that is resumed said last.
+            self.pulse = if self.control.is_some() { Pulse::Running } else { Pulse::take(timeline.folder(), &timeline.head().summary) };
         }
     }
 
@@ -218,7 +269,13 @@ impl App {
     }
 
     fn notice(&self) -> Option<String> {
+        if self.control.as_ref().is_some_and(Control::stopping) {
+            return Some("stopping: the step is finished and saved (q again: end at once, from the last checkpoint)".into());
+        }
         let Some(timeline) = &self.timeline else {
+            if self.control.is_some() {
+                return Some("preparing the data".into());
+            }
             let waiting = format!("waiting for {} in {} to begin", self.wanted, self.dir.display());
             return Some(plain(&self.problem.clone().unwrap_or(waiting)));
         };
@@ -250,10 +307,14 @@ impl App {
             Some(timeline) => (timeline.state(), timeline.head().summary.seconds),
             None => (&empty, 0.0),
         };
+        self.area.set(area);
+        let wishes = |c: &Control| Wishes { stop: c.stopping(), pause: c.paused(), save: c.saving() };
         let scene = Scene {
+            wishes: self.control.as_ref().map(wishes),
             state,
             about: &self.about,
             faces: &self.faces,
+            graphics: self.graphics.as_ref(),
             view: &self.view,
             theme: &self.theme,
             pulse: self.pulse,
@@ -279,8 +340,18 @@ impl App {
         &self.about.name
     }
 
-    /// Does what a key asks for; true to leave.
-    pub fn key(&mut self, key: KeyEvent) -> bool {
+    /// Draws real pictures from now on, where the terminal shows them.
+    pub fn set_graphics(&mut self, graphics: Option<Graphics>) {
+        self.graphics = graphics;
+    }
+
+    /// Whether clicks are to be told.
+    pub fn wants_mouse(&self) -> bool {
+        self.mouse
+    }
+
+    /// Does what a key asks for.
+    pub fn key(&mut self, key: KeyEvent) -> Next {
         if self.view.typing && !key.modifiers.contains(KeyModifiers::CONTROL) {
             match key.code {
                 KeyCode::Enter => {
@@ -293,15 +364,25 @@ impl App {
                 KeyCode::Char(c) => self.view.search.push(c),
                 _ => {}
             }
-            return false;
+            return Next::Stay;
         }
-        let Some(action) = action(key) else { return false };
+        let Some(action) = action(key) else { return Next::Stay };
         if self.view.help && action != Action::Quit {
             self.view.help = false;
-            return false;
+            return Next::Stay;
         }
         match action {
-            Action::Quit => return true,
+            Action::Quit => {
+                return match &self.control {
+                    None => Next::Leave,
+                    Some(control) if control.stop() => Next::End,
+                    Some(_) => Next::Stay,
+                };
+            }
+            // Greyed in the help where the run is not of this process.
+            Action::Pause => self.control.iter().for_each(Control::pause_or_go_on),
+            Action::Save => self.control.iter().for_each(Control::save),
+            Action::Mouse => self.mouse = !self.mouse,
             Action::Help => self.view.help = true,
             Action::Back => {
                 if !self.view.search.is_empty() {
@@ -327,14 +408,59 @@ impl App {
                 (self.view.typing, self.view.search) = (true, String::new());
             }
             Action::Match(by) => self.find(by, false),
-            Action::Scroll(by) => {
-                self.view.bring(Panel::Log);
-                let most = self.timeline.as_ref().map_or(0, |t| t.state().log.len().saturating_sub(1));
-                self.view.log_up = self.view.log_up.saturating_add_signed(by).min(most);
-            }
-            Action::Pause | Action::Epoch(_) | Action::Event(_) | Action::Begin | Action::End | Action::Faster(_) => self.travel(action),
+            Action::Scroll(by) => self.scroll(by),
+            Action::Hold | Action::Epoch(_) | Action::Event(_) | Action::Begin | Action::End | Action::Faster(_) => self.travel(action),
         }
-        false
+        Next::Stay
+    }
+
+    /// Does what the mouse asks for: a click chooses a panel or, on the line of progress, a time; the right button zooms; the wheel scrolls the
+    /// log.
+    pub fn mouse(&mut self, mouse: MouseEvent) -> Next {
+        let area = self.area.get();
+        let at = Position::new(mouse.column, mouse.row);
+        let kind = self.shown().map_or(Kind::Labels, Kind::of);
+        let plan = layout::arrange(area, &self.view, kind);
+        let placed = plan.panels.iter().find(|p| p.area.contains(at));
+        match (mouse.kind, placed) {
+            (MouseEventKind::Down(_), _) if self.view.help => self.view.help = false,
+            (MouseEventKind::Down(MouseButton::Left), Some(placed)) => self.view.bring(super::panels::clicked(placed, at)),
+            (MouseEventKind::Down(MouseButton::Right), Some(placed)) => {
+                self.view.bring(placed.panel);
+                self.view.zoom = !self.view.zoom;
+            }
+            (MouseEventKind::Down(MouseButton::Left), None) => {
+                if let Some(share) = super::panels::header::clicked(plan.header, at) {
+                    self.seek_share(share);
+                }
+            }
+            (MouseEventKind::ScrollUp, Some(Placed { panel: Panel::Log, .. })) => self.scroll(3),
+            (MouseEventKind::ScrollDown, Some(Placed { panel: Panel::Log, .. })) => self.scroll(-3),
+            _ => {}
+        }
+        Next::Stay
+    }
+
+    fn shown(&self) -> Option<Stage> {
+        let summary = &self.timeline.as_ref()?.state().summary;
+        self.view.shown(summary).and_then(|i| Some(summary.stages.get(i)?.stage))
+    }
+
+    fn scroll(&mut self, by: isize) {
+        self.view.bring(Panel::Log);
+        let most = self.timeline.as_ref().map_or(0, |t| t.state().log.len().saturating_sub(1));
+        self.view.log_up = self.view.log_up.saturating_add_signed(by).min(most);
+    }
+
+    /// Holds the view where `share` of the steps of the present stage were done, as far as the run has come.
+    fn seek_share(&mut self, share: f64) {
+        let Some(timeline) = &mut self.timeline else { return };
+        let (here, _) = place(timeline.state());
+        let Some(stage) = here.checked_sub(1).and_then(|i| timeline.head().summary.stages.get(i)) else { return };
+        let epoch = stage.epochs * share;
+        timeline.seek(|s| place(s) >= (here, epoch));
+        self.position = timeline.state().summary.seconds;
+        self.transport = Transport::Hold;
     }
 
     /// The newest stage, then the others one after the other.
@@ -392,7 +518,7 @@ impl App {
         let (here, epoch) = place(timeline.state());
         let events = summary.events;
         match action {
-            Action::Pause => {
+            Action::Hold => {
                 self.transport = match self.transport {
                     Transport::Hold => Transport::Play { speed },
                     _ => Transport::Hold,

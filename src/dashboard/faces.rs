@@ -1,36 +1,53 @@
-//! The pictures of watched faces, from the pack that the manifest names, at the size of a few characters.
+//! The pictures of faces: watched ones, from the pack that the manifest names, and what pretraining makes of some, from the run's `media`.
 //!
 //! The pack is opened on a thread: a large index takes seconds, and the dashboard waits for nobody. Where the pack is not on this machine
 //! the board says so and shows everything else.
 
+use super::state::Sheet;
 use crate::dataset::{Pack, Pixels};
 use crate::failure::one_line;
 use crate::run::progress::plain;
+use image::{ImageReader, Limits};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
 /// A small picture: rows of RGB.
 pub type Thumbnail = Vec<Vec<[u8; 3]>>;
 type Opened = Result<(Pack, HashMap<String, usize>), String>;
-/// Face and size in pixels.
-type Key = (String, usize, usize);
+/// Picture and size in pixels.
+type Key = (Source, usize, usize);
 
+/// A picture that can be had.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A face of the pack, by its id.
+    Face(String),
+    /// A tile of a page of the run.
+    Tile { path: String, column: u32, row: u32 },
+}
+
+/// Pixels that a page has at most in either direction.
+const LARGEST: u32 = 16_384;
 /// Thumbnails kept; when there are more (many sizes, by resizing the terminal) all are made anew.
 const MOST: usize = 512;
 
 #[derive(Default)]
 pub struct Faces {
     opened: Option<Arc<OnceLock<Opened>>>,
+    /// The run's folder, and the page that was looked at last.
+    folder: PathBuf,
+    page: RefCell<Option<(String, Option<Pixels>)>>,
     made: RefCell<HashMap<Key, Option<Thumbnail>>>,
 }
 
 impl Faces {
-    /// Begins to open `pack`; `wait` until it is open.
-    pub fn open(pack: Option<PathBuf>, wait: bool) -> Self {
-        let Some(path) = pack else { return Self::default() };
+    /// Begins to open `pack`; `wait` until it is open. Pages are those of the run in `folder`.
+    pub fn open(folder: &Path, pack: Option<PathBuf>, wait: bool) -> Self {
+        let folder = folder.to_path_buf();
+        let Some(path) = pack else { return Self { folder, ..Self::default() } };
         let opened = Arc::new(OnceLock::new());
         let work = {
             let opened = Arc::clone(&opened);
@@ -46,7 +63,7 @@ impl Faces {
             Ok(thread) if wait => drop(thread.join()),
             _ => {}
         }
-        Self { opened: Some(opened), made: RefCell::default() }
+        Self { opened: Some(opened), folder, ..Self::default() }
     }
 
     fn pack(&self) -> Option<&Opened> {
@@ -66,16 +83,62 @@ impl Faces {
         }
     }
 
-    /// The face in `width` x `height` pixels, its middle where the shape differs; none where the picture cannot be had.
-    pub fn thumbnail(&self, face: &str, width: usize, height: usize) -> Option<Thumbnail> {
-        let Some(Ok((pack, index))) = self.pack() else { return None };
+    /// The whole picture; none where it cannot be had.
+    pub fn pixels(&self, source: &Source, sheet: Option<&Sheet>) -> Option<Pixels> {
+        match source {
+            Source::Face(face) => {
+                let Some(Ok((pack, index))) = self.pack() else { return None };
+                pack.pixels(*index.get(face)?).ok()
+            }
+            Source::Tile { path, column, row } => {
+                let mut page = self.page.borrow_mut();
+                if page.as_ref().is_none_or(|(known, _)| known != path) {
+                    *page = Some((path.clone(), read_page(&self.folder, path)));
+                }
+                tile(page.as_ref()?.1.as_ref()?, sheet?, *column, *row)
+            }
+        }
+    }
+
+    /// The picture in `width` x `height` pixels, its middle where the shape differs; none where it cannot be had.
+    pub fn thumbnail(&self, source: &Source, sheet: Option<&Sheet>, width: usize, height: usize) -> Option<Thumbnail> {
+        if !self.settled() && matches!(source, Source::Face(_)) {
+            return None;
+        }
         let mut made = self.made.borrow_mut();
         if made.len() >= MOST {
             made.clear();
         }
-        let make = || Some(shrink(&pack.pixels(*index.get(face)?).ok()?, width, height));
-        made.entry((face.into(), width, height)).or_insert_with(make).clone()
+        let make = || Some(shrink(&self.pixels(source, sheet)?, width, height));
+        made.entry((source.clone(), width, height)).or_insert_with(make).clone()
     }
+}
+
+/// A page of the run; none where it is missing, too large, or not in the run's folder.
+fn read_page(folder: &Path, path: &str) -> Option<Pixels> {
+    let path = Path::new(path);
+    if !path.components().all(|part| matches!(part, Component::Normal(_))) {
+        return None;
+    }
+    let mut reader = ImageReader::open(folder.join(path)).ok()?;
+    let mut limits = Limits::default();
+    (limits.max_image_width, limits.max_image_height, limits.max_alloc) = (Some(LARGEST), Some(LARGEST), Some(1 << 28));
+    reader.limits(limits);
+    let page = reader.decode().ok()?.into_rgb8();
+    Some(Pixels::new(page.width() as usize, page.height() as usize, 3, page.into_raw()))
+}
+
+/// One tile of a page.
+fn tile(page: &Pixels, sheet: &Sheet, column: u32, row: u32) -> Option<Pixels> {
+    let gap = sheet.gap as usize;
+    let side = |whole: usize, n: u32| whole.checked_sub(gap)?.checked_div(n as usize)?.checked_sub(gap).filter(|side| *side > 0);
+    let (width, height) = (side(page.width, sheet.columns)?, side(page.height, sheet.rows)?);
+    if column >= sheet.columns || row >= sheet.rows {
+        return None;
+    }
+    let (left, top) = (gap + column as usize * (width + gap), gap + row as usize * (height + gap));
+    let lines = (top..top + height).flat_map(|y| &page.data[(y * page.width + left) * 3..][..width * 3]);
+    Some(Pixels::new(width, height, 3, lines.copied().collect()))
 }
 
 /// Means over boxes of pixels, of the largest part in the middle that has the wanted shape. The grey range is stretched to be readable.
@@ -131,9 +194,33 @@ mod tests {
 
     #[test]
     fn a_missing_pack_is_told() {
-        let faces = Faces::open(Some("no/such.moue".into()), true);
+        let faces = Faces::open(Path::new(""), Some("no/such.moue".into()), true);
         assert!(faces.settled() && faces.problem().unwrap().contains("no such file"));
-        assert_eq!(faces.thumbnail("a", 4, 4), None);
-        assert!(Faces::open(None, true).problem().is_none());
+        assert_eq!(faces.thumbnail(&Source::Face("a".into()), None, 4, 4), None);
+        assert!(Faces::open(Path::new(""), None, true).problem().is_none());
+    }
+
+    #[test]
+    fn tiles_are_cut_out_of_their_page() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut page = image::RgbImage::new(3 + 2 * 7, 3 + 7);
+        for (i, x) in [3, 10].into_iter().enumerate() {
+            (0..16).for_each(|k| page.put_pixel(x + k % 4, 3 + k / 4, image::Rgb([100 * (i as u8 + 1); 3])));
+        }
+        page.save(folder.path().join("a.png")).unwrap();
+        let faces = Faces::open(folder.path(), None, true);
+        let sheet = Sheet { path: "a.png".into(), columns: 2, rows: 1, gap: 3, epoch: 1.0 };
+        let tile = |path: &str, column, row| faces.pixels(&Source::Tile { path: path.into(), column, row }, Some(&sheet));
+        for column in 0..2 {
+            let tile = tile("a.png", column, 0).unwrap();
+            assert_eq!((tile.width, tile.height), (4, 4));
+            assert!(tile.data.iter().all(|&v| v == 100 * (column as u8 + 1)), "{:?}", tile.data);
+        }
+        assert!(tile("a.png", 2, 0).is_none() && tile("a.png", 0, 1).is_none());
+        // A log from a stranger names what it likes.
+        let inside = folder.path().join("a.png").display().to_string();
+        assert!(tile("../a.png", 0, 0).is_none() && tile(&inside, 0, 0).is_none() && tile("b.png", 0, 0).is_none());
+        std::fs::write(folder.path().join("c.png"), b"no picture").unwrap();
+        assert!(tile("c.png", 0, 0).is_none());
     }
 }

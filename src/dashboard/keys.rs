@@ -21,12 +21,23 @@ pub enum Action {
     Match(isize),
     Scroll(isize),
     /// Hold still, or go on.
-    Pause,
+    Hold,
     Epoch(f64),
     Event(i64),
     Begin,
     End,
     Faster(f64),
+    /// Asked of the run: hold still or go on, and save now.
+    Pause,
+    Save,
+    Mouse,
+}
+
+impl Action {
+    /// Whether it is a wish to the run, for who started it.
+    pub fn steers(self) -> bool {
+        matches!(self, Action::Pause | Action::Save)
+    }
 }
 
 pub struct Key {
@@ -43,6 +54,9 @@ const fn key(codes: &'static [KeyCode], shown: &'static str, help: &'static str,
 
 use KeyCode::{BackTab, Char, Down, Enter, Esc, Home, Left, PageDown, PageUp, Right, Tab, Up};
 
+/// What [`Action::Quit`] does where the run can be steered.
+pub const STOP_HELP: &str = "stop, saving (twice: now)";
+
 pub const KEYS: &[Key] = &[
     key(&[Char('q')], "q", "leave (the run goes on)", Action::Quit),
     key(&[Char('?'), Char('h')], "?", "this help", Action::Help),
@@ -56,7 +70,8 @@ pub const KEYS: &[Key] = &[
     key(&[Char('5')], "5", "confusion", Action::Choose(Panel::Confusion)),
     key(&[Char('6')], "6", "labels", Action::Choose(Panel::Labels)),
     key(&[Char('7')], "7", "numbers", Action::Choose(Panel::Numbers)),
-    key(&[Char('8')], "8", "log", Action::Choose(Panel::Log)),
+    key(&[Char('8')], "8", "pictures of pretraining", Action::Choose(Panel::Pictures)),
+    key(&[Char('9')], "9", "log", Action::Choose(Panel::Log)),
     key(&[Char('z'), Enter], "z", "zoom the panel in or out", Action::Zoom),
     key(&[Char('g')], "g", "another stage of the run", Action::NextStage),
     key(&[Char('l')], "l", "loss on a logarithmic scale", Action::LogScale),
@@ -71,7 +86,7 @@ pub const KEYS: &[Key] = &[
     key(&[Down], "Down", "scroll the log", Action::Scroll(-1)),
     key(&[PageUp], "PgUp", "scroll the log by a page", Action::Scroll(10)),
     key(&[PageDown], "PgDn", "scroll the log by a page", Action::Scroll(-10)),
-    key(&[Char(' ')], "Space", "hold still, go on", Action::Pause),
+    key(&[Char(' ')], "Space", "hold the view still, go on", Action::Hold),
     key(&[Left], "Left", "one epoch back", Action::Epoch(-1.0)),
     key(&[Right], "Right", "one epoch on", Action::Epoch(1.0)),
     key(&[Char('[')], "[", "ten epochs back", Action::Epoch(-10.0)),
@@ -82,6 +97,9 @@ pub const KEYS: &[Key] = &[
     key(&[KeyCode::End, Char('f')], "End", "follow the newest event", Action::End),
     key(&[Char('+'), Char('=')], "+", "play twice as fast", Action::Faster(2.0)),
     key(&[Char('-')], "-", "play half as fast", Action::Faster(0.5)),
+    key(&[Char('P')], "P", "training: pause, go on", Action::Pause),
+    key(&[Char('S')], "S", "training: save a checkpoint", Action::Save),
+    key(&[Char('m')], "m", "mouse on or off", Action::Mouse),
 ];
 
 /// What a key does, outside of typing.
@@ -102,7 +120,7 @@ mod tests {
         for (i, code) in codes.iter().enumerate() {
             assert!(!codes[i + 1..].contains(code), "{code}");
         }
-        assert_eq!(Panel::ALL.map(|p| KEYS.iter().filter(|key| key.action == Action::Choose(p)).count()), [1; 8]);
+        assert_eq!(Panel::ALL.map(|p| KEYS.iter().filter(|key| key.action == Action::Choose(p)).count()), [1; 9]);
     }
 
     #[test]

@@ -16,12 +16,12 @@ pub enum Panel {
     Confusion,
     Labels,
     Numbers,
+    Pictures,
     Log,
 }
 
 impl Panel {
-    pub const ALL: [Panel; 8] =
-        [Panel::Loss, Panel::Confidence, Panel::Board, Panel::Classes, Panel::Confusion, Panel::Labels, Panel::Numbers, Panel::Log];
+    pub const ALL: [Panel; 9] = [Loss, Confidence, Board, Classes, Confusion, Labels, Numbers, Pictures, Log];
 
     pub fn title(self) -> &'static str {
         match self {
@@ -32,6 +32,7 @@ impl Panel {
             Panel::Confusion => "confusion",
             Panel::Labels => "labels",
             Panel::Numbers => "numbers",
+            Panel::Pictures => "pictures",
             Panel::Log => "log",
         }
     }
@@ -106,28 +107,32 @@ pub fn arrange(area: Rect, view: &View, kind: Kind) -> Plan {
         let plan: &[Column] = match kind {
             Kind::Labels if wide => &[
                 (34, &[Place(&[Loss], Share(45)), Place(&[Confidence], Share(33)), Place(&[Labels], Share(22))]),
-                (38, &[Place(&[Board], Share(76)), Place(&[Numbers], Share(24))]),
+                (38, &[Place(&[Board], Share(76)), Place(&[Numbers, Pictures], Share(24))]),
                 (28, &[Place(&[Classes], Rows(11)), Place(&[Confusion], Share(50)), Place(&[Log], Share(50))]),
             ],
             Kind::Labels if medium => &[
-                (50, &[Place(&[Loss], Share(40)), Place(&[Confidence], Share(35)), Place(&[Labels, Numbers], Share(25))]),
+                (50, &[Place(&[Loss], Share(40)), Place(&[Confidence], Share(35)), Place(&[Labels, Numbers, Pictures], Share(25))]),
                 (50, &[Place(&[Board], Share(62)), Place(&[Classes, Confusion], Rows(10)), Place(&[Log], Share(38))]),
             ],
             Kind::Labels => &[
                 (50, &[Place(&[Loss, Numbers], Share(52)), Place(&[Confidence, Labels], Share(48))]),
-                (50, &[Place(&[Board, Log], Share(55)), Place(&[Classes, Confusion], Share(45))]),
+                (50, &[Place(&[Board, Log], Share(55)), Place(&[Classes, Confusion, Pictures], Share(45))]),
             ],
             Kind::Classes if medium => &[
-                (50, &[Place(&[Loss], Share(64)), Place(&[Numbers, Confidence, Board, Labels], Share(36))]),
+                (50, &[Place(&[Loss], Share(64)), Place(&[Numbers, Confidence, Board, Labels, Pictures], Share(36))]),
                 (50, &[Place(&[Classes], Rows(10)), Place(&[Confusion], Share(50)), Place(&[Log], Share(50))]),
             ],
             Kind::Classes => &[
-                (50, &[Place(&[Loss], Share(52)), Place(&[Log, Numbers, Confidence, Board, Labels], Share(48))]),
+                (50, &[Place(&[Loss], Share(52)), Place(&[Log, Numbers, Confidence, Board, Labels, Pictures], Share(48))]),
                 (50, &[Place(&[Classes], Share(50)), Place(&[Confusion], Share(50))]),
             ],
+            Kind::Pictures if medium => &[
+                (50, &[Place(&[Loss], Share(64)), Place(&[Numbers, Confidence, Board, Classes, Confusion, Labels], Share(36))]),
+                (50, &[Place(&[Pictures], Share(74)), Place(&[Log], Share(26))]),
+            ],
             Kind::Pictures => &[
-                (58, &[Place(&[Loss], Share(100))]),
-                (42, &[Place(&[Numbers], Share(45)), Place(&[Log, Confidence, Board, Classes, Confusion, Labels], Share(55))]),
+                (50, &[Place(&[Loss], Share(52)), Place(&[Numbers, Log, Confidence, Labels], Share(48))]),
+                (50, &[Place(&[Pictures, Board, Classes, Confusion], Share(100))]),
             ],
         };
         columns(body, view, plan)

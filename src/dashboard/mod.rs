@@ -6,17 +6,19 @@
 //! the pack -> Faces (pictures) ----------------------------------------------|                                      |
 //! keys -> View (what the reader wants to see) ------------------------------/               terminal, or text and SVG (picture)
 //! ```
-//! [`draw`] is a pure function of the [`Scene`], so a picture in a document is what the terminal showed. Nothing here knows the engine, and
-//! nothing that is shown goes back to the run.
+//! [`draw`] is a pure function of the [`Scene`], so a picture in a document is what the terminal showed. Nothing here knows the engine. Over a
+//! run of its own process ([`live`]) the dashboard is the same reader of the same files; what goes back are the reader's wishes, through
+//! [`Control`](crate::run::Control).
 
 pub mod app;
 pub mod faces;
+pub mod graphics;
 pub mod ink;
 pub mod keys;
 pub mod layout;
+pub mod live;
 mod panels;
 pub mod picture;
-pub mod pulse;
 pub mod series;
 pub mod state;
 pub mod terminal;
@@ -28,10 +30,11 @@ pub mod timeline;
 use crate::dataset::Class;
 use crate::run::manifest::Manifest;
 use crate::run::progress::plain;
-use crate::run::summary::StageSummary;
+use crate::run::pulse::Pulse;
+use crate::run::summary::{RunSummary, StageSummary};
 use faces::Faces;
+use graphics::Graphics;
 use layout::{Kind, Panel};
-use pulse::Pulse;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use state::{History, State};
@@ -116,6 +119,14 @@ impl View {
         self.recent[0]
     }
 
+    /// Position of the stage that is shown.
+    pub fn shown(&self, summary: &RunSummary) -> Option<usize> {
+        let chosen = self.stage.filter(|&i| i < summary.stages.len());
+        // When all is done, what was decided says more than what came last.
+        let decided = || summary.stages.iter().rposition(|s| s.labels.is_some()).filter(|_| summary.outcome.is_some());
+        chosen.or_else(decided).or(summary.current)
+    }
+
     pub fn bring(&mut self, panel: Panel) {
         self.recent.retain(|p| *p != panel);
         self.recent.insert(0, panel);
@@ -133,15 +144,27 @@ pub enum Transport {
     Hold,
 }
 
+/// What the reader has asked of the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    pub stop: bool,
+    pub pause: bool,
+    pub save: bool,
+}
+
 /// Everything a frame is made of.
 pub struct Scene<'a> {
     pub state: &'a State,
     pub about: &'a About,
     pub faces: &'a Faces,
+    /// Where the terminal shows real pictures.
+    pub graphics: Option<&'a Graphics>,
     pub view: &'a View,
     pub theme: &'a Theme,
     pub pulse: Pulse,
     pub transport: Transport,
+    /// None where the run cannot be steered from here.
+    pub wishes: Option<Wishes>,
     /// Seconds of the run at which it is looked at, and those it has in all so far.
     pub now: f64,
     pub total: f64,
@@ -151,11 +174,7 @@ pub struct Scene<'a> {
 
 impl Scene<'_> {
     pub fn shown(&self) -> Option<(&StageSummary, &History)> {
-        let summary = &self.state.summary;
-        let chosen = self.view.stage.filter(|&i| i < summary.stages.len());
-        // When all is done, what was decided says more than what came last.
-        let decided = || summary.stages.iter().rposition(|s| s.labels.is_some()).filter(|_| summary.outcome.is_some());
-        self.state.stage(chosen.or_else(decided).or(summary.current)?)
+        self.state.stage(self.view.shown(&self.state.summary)?)
     }
 
     /// Steps that the time axis of a stage spans: the whole stage, or the half, quarter ... of it that the run is still in, so that a young

@@ -45,6 +45,9 @@ pub struct History {
     pub rate: Series,
     pub norm: Series,
     pub speed: Series,
+    /// Bytes.
+    pub memory: Series,
+    pub picture: Option<Sheet>,
     /// The newest value of every other scalar, by name.
     pub others: Vec<(String, f64)>,
     pub valid_loss: Series,
@@ -68,7 +71,7 @@ pub struct History {
     pub ended: Option<f64>,
 }
 
-pub const PHASES: [Phase; 6] = [Phase::Load, Phase::Compile, Phase::Autotune, Phase::Train, Phase::Evaluate, Phase::Save];
+pub const PHASES: [Phase; 7] = [Phase::Load, Phase::Compile, Phase::Autotune, Phase::Train, Phase::Evaluate, Phase::Save, Phase::Pause];
 
 /// The tables of one evaluation.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +87,16 @@ pub struct Tables {
     pub before: Vec<Option<f64>>,
     /// `[true class][predicted class]`
     pub confusion: Vec<Vec<u64>>,
+}
+
+/// A page of tiles on disk, as [`Body::Picture`] describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sheet {
+    pub path: String,
+    pub columns: u32,
+    pub rows: u32,
+    pub gap: u32,
+    pub epoch: f64,
 }
 
 /// One face whose label is being decided.
@@ -138,6 +151,8 @@ impl Default for History {
             rate: curve(),
             norm: curve(),
             speed: curve(),
+            memory: curve(),
+            picture: None,
             others: Vec::new(),
             valid_loss: curve(),
             accuracy: curve(),
@@ -192,6 +207,9 @@ impl History {
             Body::StageStarted { .. } => (self.pace, self.ended) = (Pace::default(), None),
             Body::StageFinished { .. } => self.ended = Some(event.t),
             Body::Phase { name, elapsed: Some(seconds) } if seconds.is_finite() => {
+                if *name == Phase::Pause {
+                    self.pace.skip(*seconds);
+                }
                 if let Some(i) = PHASES.iter().position(|p| p == name) {
                     self.phases[i] += seconds;
                 }
@@ -206,6 +224,7 @@ impl History {
                         "lr" => self.rate.push(step, x),
                         "grad_norm" => self.norm.push(step, x),
                         "faces_per_second" => self.speed.push(step, x),
+                        "memory_bytes" => self.memory.push(step, x),
                         _ => {
                             let name = plain(name);
                             match self.others.iter().position(|(known, _)| *known == name) {
@@ -216,6 +235,9 @@ impl History {
                         }
                     }
                 }
+            }
+            Body::Picture { path, columns, rows, gap } => {
+                self.picture = Some(Sheet { path: path.clone(), columns: *columns, rows: *rows, gap: *gap, epoch: event.epoch });
             }
             Body::Confidence { histogram, resolved, ambiguous, flips, recovered } => {
                 self.confidence.push(step, histogram);
@@ -322,7 +344,7 @@ fn tell(event: &Event, stage: Option<&StageSummary>) -> Option<(Level, String)> 
             let message = if message.is_empty() { String::new() } else { format!(": {message}") };
             Some((level, format!("{}{message}", outcome.name())))
         }
-        Body::Phase { .. } | Body::Scalars(_) | Body::Confidence { .. } | Body::Watched { .. } => None,
+        Body::Phase { .. } | Body::Scalars(_) | Body::Confidence { .. } | Body::Watched { .. } | Body::Picture { .. } => None,
     }
 }
 

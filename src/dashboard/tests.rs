@@ -1,13 +1,13 @@
 //! Frames of a run that was made up, held against pictures that were looked at. `MOUE_BLESS=1` writes the pictures anew.
 
-use super::app::App;
+use super::app::{App, Next};
 use super::layout::Panel;
 use super::picture;
 use super::theme::{Theme, ThemeName};
 use crate::dataset::{Face, PackWriter, Pixels, Protocol, Split};
 use crate::run::manifest::Data;
-use crate::run::{At, Body, Event, Level, Manifest, Outcome, Phase, RunFolder, Scalars, Stage, event::VERSION};
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use crate::run::{At, Body, Control, Event, Level, Manifest, Outcome, Phase, RunFolder, Scalars, Stage, event::VERSION};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use std::fs;
@@ -38,6 +38,7 @@ fn events() -> Vec<Event> {
         let at = pretrain.step(step, step as f64 / 10.0);
         say(3.5 + step as f64, &at, Body::Scalars(Scalars::from([("loss", 1.0 / (1.0 + step as f64 / 10.0)), ("lr", 1e-3)])));
     }
+    say(44.0, &pretrain.step(40, 4.0), Body::Picture { path: "media/pretrain-40.png".into(), columns: 4, rows: 2, gap: 4 });
     say(44.0, &pretrain.step(40, 4.0), Body::StageFinished { elapsed: 40.5 });
     let stage = At::stage(Stage::Finetune, "pll");
     say(44.0, &stage, Body::StageStarted { steps: STEPS, epochs: EPOCHS as f64, batch: 64, faces: 1280 });
@@ -127,6 +128,10 @@ fn run(events: &[Event]) -> tempfile::TempDir {
         classes: CLASSES.map(String::from).to_vec(),
     });
     manifest.write(&folder).unwrap();
+    // Tiles of 32 x 32, each with a slope of its own.
+    let page =
+        image::RgbImage::from_fn(4 + 4 * 36, 4 + 2 * 36, |x, y| image::Rgb([(x % 36 * 7) as u8, (y % 36 * 7) as u8, (x / 36 * 60) as u8]));
+    page.save(folder.media().join("pretrain-40.png")).unwrap();
     write_log(folder.path(), events);
     root
 }
@@ -150,7 +155,7 @@ fn press(app: &mut App, keys: &str) {
             '>' => KeyCode::Right,
             c => KeyCode::Char(c),
         };
-        assert!(!app.key(KeyEvent::new(code, KeyModifiers::NONE)), "{c} leaves");
+        assert_eq!(app.key(KeyEvent::new(code, KeyModifiers::NONE)), Next::Stay, "{c} leaves");
     }
 }
 
@@ -172,6 +177,8 @@ fn whole_frames_at_three_sizes() {
         compare(&format!("end-{width}x{height}.txt"), &picture::text(&frame(&app, width, height)));
         app.seek_step(Some("finetune/pll"), 240).unwrap();
         compare(&format!("middle-{width}x{height}.txt"), &picture::text(&frame(&app, width, height)));
+        app.seek_step(Some("pretrain"), 40).unwrap();
+        compare(&format!("pretrain-{width}x{height}.txt"), &picture::text(&frame(&app, width, height)));
     }
 }
 
@@ -179,9 +186,10 @@ fn whole_frames_at_three_sizes() {
 fn every_panel_alone_at_three_sizes() {
     let root = run(&events());
     let mut app = open(&root, ThemeName::Mono, true);
-    app.seek_step(Some("finetune/pll"), 300).unwrap();
     press(&mut app, "z");
     for (i, panel) in Panel::ALL.into_iter().enumerate() {
+        let (stage, step) = if panel == Panel::Pictures { ("pretrain", 40) } else { ("finetune/pll", 300) };
+        app.seek_step(Some(stage), step).unwrap();
         press(&mut app, &(i + 1).to_string());
         let text: Vec<String> = [(40, 12), (80, 24), (120, 40)].map(|(w, h)| picture::text(&frame(&app, w, h))).to_vec();
         compare(&format!("panel-{}.txt", panel.title()), &text.join("\n"));
@@ -246,7 +254,7 @@ fn keys_change_what_is_seen() {
     press(&mut app, "3pz");
     assert!(text(&app).contains("■ train-00000"), "{}", text(&app));
     press(&mut app, "4c");
-    assert!(app.key(KeyEvent::new(KeyCode::Char('q'), KeyModifiers::NONE)));
+    assert_eq!(app.key(KeyEvent::new(KeyCode::Char('q'), KeyModifiers::NONE)), Next::Leave);
 }
 
 #[test]
@@ -287,4 +295,63 @@ fn a_run_that_is_not_there_is_waited_for() {
     app.tick(Duration::ZERO);
     let text = picture::text(&frame(&app, 100, 30));
     assert!(text.contains("finetune/pll") && text.contains("events.jsonl:201: damaged event"), "{text}");
+}
+
+/// Over a run of its own process: the keys are wishes, and the first `q` waits for the run to save.
+#[test]
+fn a_live_run_is_steered() {
+    let root = run(&events()[..200]);
+    let control = Control::default();
+    let mut app = App::live(Theme::new(ThemeName::Dark, false), control.clone());
+    app.turn_to(root.path().join("soon"));
+    app.tick(Duration::ZERO);
+    let text = |app: &App| picture::text(&frame(app, 120, 40));
+    assert!(text(&app).contains("preparing the data") && text(&app).contains("soon"), "{}", text(&app));
+    app.turn_to(root.path().join("made-up"));
+    app.tick(Duration::ZERO);
+    assert!(text(&app).contains("● running") && text(&app).contains("P pause"), "{}", text(&app));
+    press(&mut app, "P");
+    assert!(control.paused() && text(&app).contains("paused"), "{}", text(&app));
+    press(&mut app, "PS");
+    assert!(!control.paused() && control.saving() && text(&app).contains("saving"), "{}", text(&app));
+    press(&mut app, "?");
+    assert!(text(&app).contains("stop, saving (twice: now)"), "{}", text(&app));
+    press(&mut app, "?q");
+    assert!(control.stopping() && text(&app).contains("stopping: the step is finished"), "{}", text(&app));
+    assert_eq!(app.key(KeyEvent::new(KeyCode::Char('q'), KeyModifiers::NONE)), Next::End);
+
+    // Another's run is watched, not steered.
+    let mut app = App::watch(root.path(), "made", Theme::new(ThemeName::Dark, false));
+    app.tick(Duration::ZERO);
+    press(&mut app, "PS");
+    assert!(!text(&app).contains("paused") && !text(&app).contains("P pause"), "{}", text(&app));
+}
+
+#[test]
+fn the_mouse_chooses_zooms_scrolls_and_seeks() {
+    let root = run(&events());
+    let mut app = open(&root, ThemeName::Dark, false);
+    let text = |app: &App| picture::text(&frame(app, 120, 40));
+    let find = |app: &App, word: &str| -> (u16, u16) {
+        let text = text(app);
+        let (row, line) = text.lines().enumerate().find(|(_, line)| line.contains(word)).unwrap();
+        (line.split(word).next().unwrap().chars().count() as u16, row as u16)
+    };
+    let mouse = |app: &mut App, kind, (column, row)| app.mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE });
+    let (left, right) = (MouseEventKind::Down(MouseButton::Left), MouseEventKind::Down(MouseButton::Right));
+    let at = find(&app, "confusion");
+    assert!(!text(&app).contains("neut…"));
+    mouse(&mut app, left, at);
+    assert!(text(&app).contains("neut…"), "{}", text(&app));
+    let at = find(&app, "candidates");
+    mouse(&mut app, right, at);
+    assert!(!text(&app).contains("neut…") && text(&app).contains("candidates"), "{}", text(&app));
+    mouse(&mut app, right, at);
+    let (x, y) = find(&app, " log ");
+    let before = text(&app);
+    mouse(&mut app, MouseEventKind::ScrollUp, (x, y + 3));
+    assert_ne!(before, text(&app));
+    // The line of progress is the third; a click in its middle shows the middle of the stage.
+    mouse(&mut app, left, (57, 2));
+    assert!(text(&app).contains("held") && text(&app).contains("epoch 10.0/20"), "{}", text(&app));
 }

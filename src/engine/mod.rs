@@ -10,8 +10,8 @@
 pub mod adapters;
 pub mod checkpoint;
 pub mod device;
-pub mod interrupt;
 pub mod loader;
+pub mod memory;
 pub mod objective;
 pub mod optimizer;
 pub mod schedule;

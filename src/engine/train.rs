@@ -1,15 +1,15 @@
 //! The training loop.
 
 use super::checkpoint::{self, Checkpoint, State};
-use super::interrupt;
 use super::loader;
+use super::memory;
 use super::objective::{EpochEnd, Objective, Source};
 use super::optimizer::{Optimizer, OptimizerConfig};
 use super::read_values;
 use super::schedule::Schedule;
 use super::shards::{Position, Shards};
 use crate::random::Streams;
-use crate::run::{At, Body, EventSender, Level, Phase, RunFolder, Scalars};
+use crate::run::{At, Body, Control, EventSender, Level, Phase, RunFolder, Scalars};
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
 use burn::prelude::*;
@@ -43,6 +43,7 @@ pub struct Plan<'a> {
     pub shards: &'a Shards,
     pub folder: &'a RunFolder,
     pub events: &'a EventSender,
+    pub control: &'a Control,
     /// Names the streams of face order and random masks: stages of one kind see the same ones, so objectives differ in nothing else.
     pub kind: &'a str,
     /// What every checkpoint of the stage says beside its step.
@@ -172,7 +173,18 @@ pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) 
             if step.is_multiple_of(plan.log_every) || step == steps {
                 log(&mut interval, plan, step, per_epoch, schedule.rate(step - 1))?;
             }
-            interrupted = interrupt::requested();
+            let at = plan.at.step(step, step as f64 / per_epoch as f64);
+            // At the end of an epoch there is more to tell before there is something to save.
+            if !step.is_multiple_of(per_epoch) && plan.control.take_save() {
+                let model = slot.as_ref().context("the model is inside a step")?;
+                save(objective, model, &optimizer, plan, step, steps, &at)?;
+            }
+            if plan.control.paused() {
+                let held = Instant::now();
+                plan.events.phase(&at, Phase::Pause, || plan.control.wait());
+                interval.since = interval.since.map(|since| since + held.elapsed());
+            }
+            interrupted = plan.control.stopping();
             Ok(if interrupted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         let model = slot.as_ref().context("the model is inside a step")?;
@@ -183,7 +195,7 @@ pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) 
             return Ok(Ended::Interrupted);
         }
         let last = step == steps;
-        let checkpoint = last || interrupted || (epoch + 1).is_multiple_of(plan.checkpoint_every);
+        let checkpoint = last || interrupted || plan.control.take_save() || (epoch + 1).is_multiple_of(plan.checkpoint_every);
         let end = EpochEnd { epoch: epoch + 1, last, checkpoint, at: &at, folder: plan.folder, events: plan.events, shards: plan.shards };
         objective.end_epoch(&model.valid(), end)?;
         if checkpoint {
@@ -207,7 +219,10 @@ fn warn(plan: &Plan, text: String) {
 fn log(interval: &mut Interval, plan: &Plan, step: u64, per_epoch: u64, rate: f64) -> Result<()> {
     let (loss, norm, speed) = interval.read_and_reset()?;
     let at = plan.at.step(step, step as f64 / per_epoch as f64);
-    let scalars = Scalars::from([("loss", loss), ("lr", rate), ("grad_norm", norm), ("faces_per_second", speed)]);
+    let mut scalars = Scalars::from([("loss", loss), ("lr", rate), ("grad_norm", norm), ("faces_per_second", speed)]);
+    if let Some(bytes) = memory::reserved(plan.device) {
+        scalars.set("memory_bytes", bytes as f64);
+    }
     plan.events.emit(&at, Body::Scalars(scalars));
     if !loss.is_finite() || !norm.is_finite() {
         let section = if plan.kind == "pretrain" { "pretrain" } else { "finetune" };

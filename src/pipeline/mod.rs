@@ -19,7 +19,6 @@ use crate::crossfit::CrossFit;
 use crate::dataset::{Pack, Split};
 use crate::engine::checkpoint::{self, State};
 use crate::engine::device::OpenDevice;
-use crate::engine::interrupt;
 use crate::engine::shards::Shards;
 use crate::engine::train::{Ended, Plan, train};
 use crate::finetune::Finetune;
@@ -29,7 +28,7 @@ use crate::model::{Classifier, Encoder, MaskedAutoencoder, MaskedModel, MaskedVi
 use crate::pretrain::MaskedModelling;
 use crate::random::Streams;
 use crate::run::manifest::{Data, Setting};
-use crate::run::{At, Body, EventSender, EventWriter, Level, Manifest, Outcome, Phase, RunFolder, Sink, until_checkpoint};
+use crate::run::{At, Body, EventSender, EventWriter, Level, Manifest, Outcome, Phase, RunFolder, Sink, Supervision, until_checkpoint};
 use anyhow::{Result, bail};
 use burn::prelude::*;
 use std::ops::ControlFlow;
@@ -55,7 +54,7 @@ pub struct Job {
     /// Candidate sets, for finetuning, and the file they came from.
     pub candidates: Option<Candidates>,
     pub labels: Option<PathBuf>,
-    pub sinks: Vec<Box<dyn Sink>>,
+    pub supervision: Supervision,
 }
 
 /// How a job ended.
@@ -83,9 +82,11 @@ impl Job {
         let mut manifest = if self.resume { Manifest::read(&self.folder)? } else { self.manifest() };
         manifest.finished = None;
         manifest.write(&self.folder)?;
-        let sinks = std::mem::take(&mut self.sinks);
+        let sinks = std::mem::take(&mut self.supervision.sinks);
         let writer = if self.resume { self.resumed_writer(&trainings, sinks)? } else { EventWriter::create(&self.folder, sinks)? };
         let events = writer.sender();
+        let prints = self.supervision.prints.clone();
+        let attached = prints.attach(events.clone());
         let (command, version) = (self.command.join(" "), env!("CARGO_PKG_VERSION").to_string());
         let begin = if self.resume { Body::RunResumed { command, version } } else { Body::RunStarted { command, version } };
         events.emit(&At::run(), begin);
@@ -96,6 +97,7 @@ impl Job {
             Ok(Ended::Interrupted) => (Outcome::Interrupted, "stopped on request; go on with --resume".to_string()),
             Err(e) => (Outcome::Failed, crate::failure::one_line(e)),
         };
+        drop(attached);
         events.emit(&At::run(), Body::RunFinished { outcome, message });
         manifest.finish(outcome);
         // The stage's own error tells more than a log that could not be finished after it.
@@ -230,6 +232,7 @@ impl<'a> StageContext<'a> {
             shards: self.shards,
             folder: &self.job.folder,
             events: self.events,
+            control: &self.job.supervision.control,
             state,
             resume: self.job.resume,
             kind: training.kind(),
@@ -275,7 +278,7 @@ impl<'a> StageContext<'a> {
                 (crossfit.training(fold), Classifier::new(&self.init(), encoder.clone(), classes, settings))
             });
             let Ended::Done(model) = train(&mut objective, model, &self.plan(training))? else { return Ok(Ended::Interrupted) };
-            let ask = || crossfit.ask(fold, &model.valid(), self.shards);
+            let ask = || crossfit.ask(fold, &model.valid(), self.shards, &job.supervision.control);
             if let ControlFlow::Break(()) = self.events.phase(&training.at(), Phase::Evaluate, ask)? {
                 return Ok(Ended::Interrupted);
             }
@@ -325,9 +328,4 @@ pub fn find_checkpoint(folder: &RunFolder, which: Option<&str>) -> Result<checkp
         }
     }
     bail!("run {} has no readable checkpoint of {}", folder.path().display(), which.unwrap_or("any objective"))
-}
-
-/// Listens for interrupts before the first job of a process.
-pub fn prepare() -> Result<()> {
-    interrupt::listen()
 }

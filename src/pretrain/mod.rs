@@ -21,7 +21,8 @@ use crate::dataset::Pack;
 use crate::engine::objective::{EpochEnd, Objective, Pass, Shard, Source};
 use crate::model::{Crops, Hidden, Input, MaskedModel, Noise};
 use crate::random::Streams;
-use crate::run::write_atomic;
+use crate::report::reconstruction;
+use crate::run::{Body, write_atomic};
 use crate::transform::augment::{Augment, augment};
 use anyhow::{Context, Result};
 use burn::prelude::*;
@@ -141,8 +142,11 @@ impl<M: MaskedModel> Objective for MaskedModelling<M> {
         let picture = picture::read_picture(model, &self.source, &self.target)?;
         let media = end.folder.media();
         std::fs::create_dir_all(&media).with_context(|| format!("making the folder {}", media.display()))?;
-        let file = media.join(format!("pretrain-{:08}.png", end.at.step));
-        write_atomic(&file, |out| Ok(picture.write_to(out, ImageFormat::Png)?))
+        let name = format!("pretrain-{:08}.png", end.at.step);
+        write_atomic(&media.join(&name), |out| Ok(picture.page.write_to(out, ImageFormat::Png)?))?;
+        let (path, gap) = (format!("media/{name}"), reconstruction::GAP);
+        end.events.emit(end.at, Body::Picture { path, columns: picture.columns, rows: picture.rows, gap });
+        Ok(())
     }
 }
 

@@ -11,11 +11,18 @@ use crate::transform::augment::fit;
 use anyhow::{Context, Result};
 use image::RgbImage;
 
+/// The page, and its tiles in a row and rows.
+pub struct Picture {
+    pub page: RgbImage,
+    pub columns: u32,
+    pub rows: u32,
+}
+
 /// Faces in a picture.
 const FACES: usize = 6;
 
 /// Draws a row for each face. Waits for the device; `model` is in evaluation form.
-pub fn read_picture<M: MaskedModel>(model: &M, source: &MaskedFaces, target: &Target) -> Result<RgbImage> {
+pub fn read_picture<M: MaskedModel>(model: &M, source: &MaskedFaces, target: &Target) -> Result<Picture> {
     let device = model.devices().into_iter().next().context("a network without parameters")?;
     let input = &source.input;
     let (mut crops, mut faces, mut hidden) = (Crops::default(), Vec::new(), Vec::new());
@@ -49,5 +56,6 @@ pub fn read_picture<M: MaskedModel>(model: &M, source: &MaskedFaces, target: &Ta
             }
         }
     });
-    Ok(sheet(&rows.collect::<Vec<_>>()))
+    let rows: Vec<_> = rows.collect();
+    Ok(Picture { page: sheet(&rows), columns: rows.first().map_or(0, Vec::len) as u32, rows: rows.len() as u32 })
 }

@@ -13,7 +13,7 @@ use image::{Rgb, RgbImage, imageops};
 const TILE: usize = 224;
 const CELL: usize = 16;
 /// Between and around tiles.
-const GAP: u32 = 8;
+pub const GAP: u32 = 8;
 const PAPER: Rgb<u8> = Rgb([14, 15, 18]);
 /// What stands for a hidden patch.
 const HIDDEN: u8 = 128;

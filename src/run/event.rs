@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Version of the events this program writes, `100 * major + minor`.
-pub const VERSION: u32 = 101;
+pub const VERSION: u32 = 102;
 
 /// Bins of a [`Body::Confidence`] histogram; bin `i` counts maxima in `[i / 20, (i + 1) / 20)`, 1 in the last.
 pub const CONFIDENCE_BINS: usize = 20;
@@ -137,6 +137,8 @@ pub enum Phase {
     Train,
     Evaluate,
     Save,
+    /// Held still on request. Since 1.02.
+    Pause,
 }
 
 impl Phase {
@@ -148,6 +150,7 @@ impl Phase {
             Phase::Train => "train",
             Phase::Evaluate => "evaluate",
             Phase::Save => "save",
+            Phase::Pause => "pause",
         }
     }
 }
@@ -271,6 +274,15 @@ pub enum Body {
     Checkpoint {
         path: String,
     },
+    /// A picture of what the network makes of a few faces is complete on disk: a row of square tiles for each face, `gap` pixels around each.
+    /// Four tiles are the face, what is seen of it, the target and the prediction; three lack the target, which is the face itself. `path` is
+    /// relative to the run folder. Since 1.02.
+    Picture {
+        path: String,
+        columns: u32,
+        rows: u32,
+        gap: u32,
+    },
     Message {
         level: Level,
         text: String,
@@ -289,7 +301,7 @@ pub enum Body {
 
 impl Body {
     /// The serialised names of all kinds, to tell a newer kind from a damaged line.
-    pub(super) const NAMES: [&'static str; 12] = [
+    pub(super) const NAMES: [&'static str; 13] = [
         "run_started",
         "run_resumed",
         "phase",
@@ -299,6 +311,7 @@ impl Body {
         "evaluation",
         "watched",
         "checkpoint",
+        "picture",
         "message",
         "stage_finished",
         "run_finished",
@@ -333,6 +346,7 @@ pub(crate) mod tests {
             },
             Body::Watched { face: "a.png".into(), candidates: vec![1, 4], confidences: vec![0.25, 0.75], truth: Some(4) },
             Body::Checkpoint { path: "checkpoints/pll-7".into() },
+            Body::Picture { path: "media/pretrain-7.png".into(), columns: 4, rows: 6, gap: 8 },
             Body::Message { level: Level::Warning, text: "two\nlines".into() },
             Body::StageFinished { elapsed: 12.5 },
             Body::RunFinished { outcome: Outcome::Failed, message: "no".into() },

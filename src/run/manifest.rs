@@ -15,6 +15,11 @@ use serde_json::Value;
 use std::fs;
 use std::io::Write;
 
+/// The command as it was typed, under the program's own name: where that lies is of no use to anyone else.
+pub fn command_line() -> Vec<String> {
+    std::iter::once("moue".to_string()).chain(std::env::args().skip(1)).collect()
+}
+
 /// Format of the file; a reader refuses any other.
 pub const FORMAT: u32 = 1;
 

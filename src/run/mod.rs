@@ -1,23 +1,28 @@
 //! A run: its folder, its manifest, the stream of events it writes, and what can be read back from them.
 //!
 //! ```text
-//! engine -> EventSender -> queue -> thread: events.jsonl -> EventReader -> RunSummary, metrics::Table, dashboards
-//!                                     \-> one thread each: Lines, Screen, log.txt
+//! engine -> EventSender -> queue -> thread: events.jsonl -> EventReader -> RunSummary, metrics::Table, the dashboard
+//!                                     \-> one thread each: Lines, log.txt
+//! terminal, signals -> Control -> engine
 //! ```
 //! The events are the truth, everything shown is made from them. This module trains nothing and never needs a GPU.
 
 pub mod clock;
+pub mod control;
 pub mod event;
 pub mod folder;
 pub mod manifest;
 pub mod metrics;
+pub mod prints;
 pub mod progress;
+pub mod pulse;
 mod queue;
 pub mod reader;
 pub mod summary;
 pub mod values;
 pub mod writer;
 
+pub use control::{Control, Supervision};
 pub use event::{At, Body, Event, Level, Outcome, Phase, Stage};
 pub use folder::{RunFolder, write_atomic};
 pub use manifest::Manifest;

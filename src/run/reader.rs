@@ -190,13 +190,20 @@ mod tests {
         assert!(reader.next().is_none());
     }
 
+    /// The line as another version would have written it.
+    fn versioned(line: &str, version: u32) -> String {
+        let own = format!("\"v\":{VERSION},");
+        assert!(line.contains(&own), "{line}");
+        line.replace(&own, &format!("\"v\":{version},"))
+    }
+
     #[test]
     fn newer_kinds_are_counted_and_fields_ignored() {
         let known = line(Body::StageFinished { elapsed: 1.0 });
         let text = [
             known.replace("stage_finished", "gradient_flow"),
             known.replace("\"elapsed\"", "\"joules\":3,\"elapsed\""),
-            known.replace("\"v\":101", "\"v\":102").replace("finetune", "distil"),
+            versioned(&known, VERSION + 1).replace("finetune", "distil"),
         ];
         let (_root, folder) = folder(&text.concat());
         let mut reader = EventReader::open(&folder).unwrap();
@@ -237,7 +244,7 @@ mod tests {
     #[test]
     fn another_major_version_is_refused() {
         let known = line(Body::StageFinished { elapsed: 1.0 });
-        for newer in [known.replace("\"v\":101", "\"v\":203"), known.replace("\"v\":101", "\"v\":203").replace("stage_fi", "fi")] {
+        for newer in [versioned(&known, 203), versioned(&known, 203).replace("stage_fi", "fi")] {
             let (_root, folder) = folder(&newer);
             let error = EventReader::open(&folder).unwrap().next().unwrap().unwrap_err();
             assert!(exit_code(&error) == 2 && one_line(&error).contains("version 2.3"), "{error:#}");

@@ -3,10 +3,9 @@
 
 use super::{Note, nothing};
 use crate::dashboard::Scene;
-use crate::dashboard::faces::Thumbnail;
+use crate::dashboard::faces::Source;
 use crate::dashboard::ink::{columns, columns_chart, fit, put, track};
 use crate::dashboard::state::Watched;
-use crate::dashboard::theme::colour;
 use crate::run::progress::plain;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -100,37 +99,10 @@ pub fn render(scene: &Scene, area: Rect, buffer: &mut Buffer) {
         };
         let cell = cell.intersection(area);
         let frame = Rect { width: grid.picture.min(cell.width), ..cell };
-        match scene.faces.thumbnail(&w.face, usize::from(grid.picture), usize::from(grid.picture)) {
-            Some(thumbnail) => picture(scene, &thumbnail, frame, buffer),
-            None => {
-                for y in 0..frame.height {
-                    put(frame, buffer, 0, y, &scene.theme.glyphs.same.repeat(usize::from(frame.width)), scene.theme.rule);
-                }
-            }
-        }
+        super::picture(scene, &Source::Face(w.face.clone()), None, frame, buffer);
         let text = Rect { x: cell.x + grid.picture + 1, width: cell.width.saturating_sub(grid.picture + 1), ..cell };
         if text.width >= 8 {
             describe(scene, w, text, buffer);
-        }
-    }
-}
-
-/// Half-blocks, two pixels a cell; without colours shades of grey, one pixel a cell.
-fn picture(scene: &Scene, thumbnail: &Thumbnail, area: Rect, buffer: &mut Buffer) {
-    const RAMP: [&str; 10] = [" ", ".", ":", "-", "=", "+", "*", "#", "%", "@"];
-    let theme = scene.theme;
-    for y in 0..area.height {
-        let (Some(upper), Some(lower)) = (thumbnail.get(usize::from(y) * 2), thumbnail.get(usize::from(y) * 2 + 1)) else { return };
-        for x in 0..area.width {
-            let (Some(&a), Some(&b)) = (upper.get(usize::from(x)), lower.get(usize::from(x))) else { break };
-            if theme.colours() && !theme.glyphs.ascii {
-                put(area, buffer, x, y, "▀", Style::new().fg(colour(a)).bg(colour(b)));
-                continue;
-            }
-            let grey = a.iter().chain(&b).map(|&v| f64::from(v)).sum::<f64>() / 6.0 / 255.0;
-            let mark =
-                if theme.glyphs.ascii { RAMP[(grey * 9.0).round() as usize] } else { theme.glyphs.shades[(grey * 4.0).round() as usize] };
-            put(area, buffer, x, y, mark, Style::new());
         }
     }
 }

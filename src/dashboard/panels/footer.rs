@@ -23,16 +23,21 @@ pub fn render(scene: &Scene, area: Rect, buffer: &mut Buffer) {
         return;
     }
     let mut x = 0;
-    for (key, what) in [
-        ("q", "leave"),
+    // Over a run of this process the keys that steer it come before those that look back.
+    let steered = scene.wishes.is_some();
+    let keys = [
+        ("q", if steered { "stop" } else { "leave" }),
         ("?", "help"),
         ("Tab", "panel"),
         ("z", "zoom"),
         ("g", "stage"),
+        ("P", "pause"),
+        ("S", "save"),
         ("Space", "hold"),
         ("Left/Right", "epoch"),
         ("End", "follow"),
-    ] {
+    ];
+    for (key, what) in keys.into_iter().filter(|(key, _)| steered || !matches!(*key, "P" | "S")) {
         if x + columns(key) + columns(what) + 3 > room.width {
             break;
         }

@@ -2,13 +2,16 @@
 
 use super::percent;
 use crate::dashboard::ink::{columns, fit, put, put_right};
-use crate::dashboard::pulse::Pulse;
 use crate::dashboard::{Scene, Transport};
 use crate::run::clock::hms;
+use crate::run::pulse::Pulse;
 use crate::run::{Outcome, progress::plain};
 use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
 use ratatui::style::{Modifier, Style};
+
+/// Columns of the share at the end of the line of progress.
+const NUMBER: u16 = 6;
 
 pub fn render(scene: &Scene, area: Rect, buffer: &mut Buffer) {
     let row = |y: u16| Rect { y: area.y + y, height: 1, ..area }.intersection(area);
@@ -20,7 +23,11 @@ pub fn render(scene: &Scene, area: Rect, buffer: &mut Buffer) {
 /// The state in a glyph, a word and a colour.
 fn status(scene: &Scene) -> (String, Style) {
     let (theme, glyphs) = (scene.theme, scene.theme.glyphs);
+    let asked = scene.wishes.unwrap_or_default();
     let (glyph, word, style) = match (scene.transport, scene.pulse) {
+        (Transport::Follow, Pulse::Running) if asked.stop => (glyphs.done, "stopping".into(), theme.warn),
+        (Transport::Follow, Pulse::Running) if asked.pause => (glyphs.paused, "paused".into(), theme.warn),
+        (Transport::Follow, Pulse::Running) if asked.save => (glyphs.running, "saving".into(), theme.valid),
         (Transport::Play { speed }, _) => (glyphs.focus, format!("replay {speed}x"), theme.valid),
         (Transport::Hold, _) => (glyphs.paused, "held".into(), theme.valid),
         (Transport::Follow, Pulse::Running) => (glyphs.running, "running".into(), theme.good),
@@ -76,7 +83,13 @@ fn first(scene: &Scene, area: Rect, buffer: &mut Buffer) {
 fn second(scene: &Scene, area: Rect, buffer: &mut Buffer) {
     let theme = scene.theme;
     let Some((stage, history)) = scene.shown() else {
-        let text = if scene.pulse == Pulse::Awaited { "waiting for the run to begin" } else { "no stage has begun" };
+        let text = if scene.pulse != Pulse::Awaited {
+            "no stage has begun"
+        } else if scene.wishes.is_some() {
+            "preparing the data"
+        } else {
+            "waiting for the run to begin"
+        };
         put(area, buffer, 0, 0, text, theme.quiet);
         return;
     };
@@ -123,6 +136,12 @@ fn second(scene: &Scene, area: Rect, buffer: &mut Buffer) {
     }
 }
 
+/// The share of the stage that a click on the line of progress means.
+pub fn clicked(area: Rect, at: Position) -> Option<f64> {
+    let width = area.width.saturating_sub(NUMBER);
+    (area.contains(at) && at.y == area.y + 2 && at.x - area.x < width).then(|| f64::from(at.x - area.x) / f64::from(width.max(1)))
+}
+
 fn progress(scene: &Scene, area: Rect, buffer: &mut Buffer) {
     let (theme, glyphs) = (scene.theme, scene.theme.glyphs);
     let share = match scene.shown() {
@@ -130,7 +149,7 @@ fn progress(scene: &Scene, area: Rect, buffer: &mut Buffer) {
         _ => 0.0,
     };
     let number = format!(" {:>3.0} %", (share * 100.0).floor());
-    let width = area.width.saturating_sub(columns(&number));
+    let width = area.width.saturating_sub(NUMBER);
     let done = (share * f64::from(width)).round() as usize;
     put(area, buffer, 0, 0, &glyphs.behind.repeat(done), theme.train);
     put(area, buffer, done as u16, 0, &glyphs.ahead.repeat(usize::from(width) - done), theme.rule);

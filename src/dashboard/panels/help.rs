@@ -2,7 +2,7 @@
 
 use crate::dashboard::Scene;
 use crate::dashboard::ink::{fit, put};
-use crate::dashboard::keys::KEYS;
+use crate::dashboard::keys::{Action, KEYS, STOP_HELP};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -33,8 +33,12 @@ pub fn render(scene: &Scene, area: Rect, buffer: &mut Buffer) {
             continue;
         }
         let x = 2 + column * (KEY + TEXT);
-        put(box_, buffer, x, row, &fit(key.shown, KEY, glyphs), theme.strong);
-        put(box_, buffer, x + KEY, row, &fit(key.help, TEXT, glyphs), Style::new());
+        let help = if key.action == Action::Quit && scene.wishes.is_some() { STOP_HELP } else { key.help };
+        // What only the terminal that started the run may ask.
+        let idle = key.action.steers() && scene.wishes.is_none();
+        let (name, text) = if idle { (theme.quiet, theme.quiet) } else { (theme.strong, Style::new()) };
+        put(box_, buffer, x, row, &fit(key.shown, KEY, glyphs), name);
+        put(box_, buffer, x + KEY, row, &fit(help, TEXT, glyphs), text);
     }
     put(box_, buffer, 0, box_.height.saturating_sub(1), &rule, theme.rule);
 }

@@ -13,13 +13,17 @@ mod labels;
 mod log;
 mod loss;
 mod numbers;
+mod pictures;
 
 use super::Scene;
+use super::faces::{Source, Thumbnail};
 use super::ink::{columns, put};
 use super::layout::{Panel, Placed};
+use super::state::Sheet;
+use super::theme::colour;
 use crate::run::progress::short;
 use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
 use ratatui::style::{Modifier, Style};
 
 pub(super) use log::matches;
@@ -40,6 +44,7 @@ pub fn render(scene: &Scene, placed: &Placed, buffer: &mut Buffer) {
         Panel::Confusion => confusion::note(scene),
         Panel::Labels => labels::note(scene),
         Panel::Numbers => numbers::note(scene),
+        Panel::Pictures => pictures::note(scene),
         Panel::Log => log::note(scene),
     };
     title(scene, placed, &note, Rect { height: 1, ..area }, buffer);
@@ -55,6 +60,7 @@ pub fn render(scene: &Scene, placed: &Placed, buffer: &mut Buffer) {
         Panel::Confusion => confusion::render(scene, inner, buffer),
         Panel::Labels => labels::render(scene, inner, buffer),
         Panel::Numbers => numbers::render(scene, inner, buffer),
+        Panel::Pictures => pictures::render(scene, inner, buffer),
         Panel::Log => log::render(scene, inner, buffer),
     }
 }
@@ -64,18 +70,14 @@ fn title(scene: &Scene, placed: &Placed, note: &Note, area: Rect, buffer: &mut B
     put(area, buffer, 0, 0, &glyphs.rule.repeat(usize::from(area.width)), theme.rule);
     let focused = scene.view.focus() == placed.panel;
     let mut x = put(area, buffer, 0, 0, if focused { glyphs.focus } else { glyphs.rule }, if focused { theme.strong } else { theme.rule });
-    for panel in placed.shared {
-        let style = match (*panel == placed.panel, focused) {
+    for panel in named(placed) {
+        let style = match (panel == placed.panel, focused) {
             (true, true) => theme.strong.add_modifier(Modifier::UNDERLINED),
             (true, false) => theme.strong,
             _ => theme.quiet,
         };
-        // Other panels of the place are named where there is room for all.
-        let all: u16 = placed.shared.iter().map(|p| columns(p.title()) + 1).sum();
-        if *panel == placed.panel || all + 24 < area.width {
-            x += put(area, buffer, x, 0, " ", theme.rule);
-            x += put(area, buffer, x, 0, panel.title(), style);
-        }
+        x += put(area, buffer, x, 0, " ", theme.rule);
+        x += put(area, buffer, x, 0, panel.title(), style);
     }
     x += put(area, buffer, x, 0, " ", theme.rule);
     let width = |parts: &[(String, Style)]| parts.iter().map(|(text, _)| columns(text) + 2).sum::<u16>();
@@ -89,10 +91,68 @@ fn title(scene: &Scene, placed: &Placed, note: &Note, area: Rect, buffer: &mut B
     put(area, buffer, at, 0, " ", theme.rule);
 }
 
+/// The panels named in a title line: all of the place where there is room, else the one in front.
+fn named(placed: &Placed) -> impl Iterator<Item = Panel> {
+    let all: u16 = placed.shared.iter().map(|p| columns(p.title()) + 1).sum();
+    let whole = all + 24 < placed.area.width;
+    placed.shared.iter().copied().filter(move |p| whole || *p == placed.panel)
+}
+
+/// The panel that a click means: the one named there, else the one in front.
+pub(super) fn clicked(placed: &Placed, at: Position) -> Panel {
+    let mut x = placed.area.x + 1;
+    for panel in named(placed) {
+        let next = x + 1 + columns(panel.title());
+        if at.y == placed.area.y && (x..next).contains(&at.x) {
+            return panel;
+        }
+        x = next;
+    }
+    placed.panel
+}
+
 /// A word in the middle of a panel that has nothing to show yet.
 fn nothing(scene: &Scene, area: Rect, buffer: &mut Buffer, text: &str) {
     let x = area.width.saturating_sub(columns(text)) / 2;
     put(area, buffer, x, area.height.saturating_sub(1) / 2, text, scene.theme.quiet);
+}
+
+/// A square picture, two columns a row: a real one where the terminal shows those, else characters; a rule where it cannot be had.
+fn picture(scene: &Scene, source: &Source, sheet: Option<&Sheet>, area: Rect, buffer: &mut Buffer) {
+    let area = area.intersection(buffer.area);
+    // A real picture would lie over the help.
+    let graphics = scene.graphics.filter(|_| !scene.view.help && !area.is_empty());
+    if graphics.is_some_and(|g| g.draw(source, || scene.faces.pixels(source, sheet), area, buffer)) {
+        return;
+    }
+    match scene.faces.thumbnail(source, sheet, usize::from(area.width), usize::from(area.height) * 2) {
+        Some(thumbnail) => half_blocks(scene, &thumbnail, area, buffer),
+        None => {
+            for y in 0..area.height {
+                put(area, buffer, 0, y, &scene.theme.glyphs.same.repeat(usize::from(area.width)), scene.theme.rule);
+            }
+        }
+    }
+}
+
+/// Half-blocks, two pixels a cell; without colours shades of grey, one pixel a cell.
+fn half_blocks(scene: &Scene, thumbnail: &Thumbnail, area: Rect, buffer: &mut Buffer) {
+    const RAMP: [&str; 10] = [" ", ".", ":", "-", "=", "+", "*", "#", "%", "@"];
+    let theme = scene.theme;
+    for y in 0..area.height {
+        let (Some(upper), Some(lower)) = (thumbnail.get(usize::from(y) * 2), thumbnail.get(usize::from(y) * 2 + 1)) else { return };
+        for x in 0..area.width {
+            let (Some(&a), Some(&b)) = (upper.get(usize::from(x)), lower.get(usize::from(x))) else { break };
+            if theme.colours() && !theme.glyphs.ascii {
+                put(area, buffer, x, y, "▀", Style::new().fg(colour(a)).bg(colour(b)));
+                continue;
+            }
+            let grey = a.iter().chain(&b).map(|&v| f64::from(v)).sum::<f64>() / 6.0 / 255.0;
+            let mark =
+                if theme.glyphs.ascii { RAMP[(grey * 9.0).round() as usize] } else { theme.glyphs.shades[(grey * 4.0).round() as usize] };
+            put(area, buffer, x, y, mark, Style::new());
+        }
+    }
 }
 
 /// A number in the fewest characters, for axes: `0.5`, `1`, `2e-4`.

@@ -21,6 +21,7 @@ pub fn render(scene: &Scene, area: Rect, buffer: &mut Buffer) {
         ("lr", &history.rate, None, theme.train),
         ("gradient", &history.norm, None, theme.train),
         ("faces/s", &history.speed, None, theme.train),
+        ("memory", &history.memory, None, theme.train),
     ];
     let lines: Vec<_> = lines.into_iter().filter(|line| !line.1.is_empty()).collect();
     let mut facts: Vec<String> = history.others.iter().map(|(name, x)| format!("{name} {}", short(*x))).collect();
@@ -36,8 +37,14 @@ pub fn render(scene: &Scene, area: Rect, buffer: &mut Buffer) {
     }
     let below = (rows.len() as u16).min(area.height.saturating_sub(lines.len() as u16));
     let above = Rect { height: area.height - below, ..area };
-    trends(scene, above, buffer, &lines, |_, value| short(value));
+    trends(scene, above, buffer, &lines, |name, value| if name == "memory" { bytes(value) } else { short(value) });
     for (y, row) in rows.iter().take(usize::from(below)).enumerate() {
         put(area, buffer, 0, above.height + y as u16, fit(row, area.width, theme.glyphs).trim_end(), theme.quiet);
     }
+}
+
+/// `412 MiB`, `5.3 GiB`.
+fn bytes(x: f64) -> String {
+    let mib = x / 1024.0 / 1024.0;
+    if mib < 1000.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
 }

@@ -33,11 +33,6 @@ impl<W: Write> Lines<W> {
         Self { out, summary: RunSummary::default(), pace: Pace::default(), printed: None, waiting: None }
     }
 
-    /// Takes over from a view that saw the events so far.
-    pub(super) fn adopt(&mut self, summary: &RunSummary, pace: &Pace) {
-        (self.summary, self.pace) = (summary.clone(), pace.clone());
-    }
-
     fn print(&mut self, line: &str) -> io::Result<()> {
         writeln!(self.out, "{line}")?;
         self.out.flush()
@@ -48,6 +43,7 @@ impl<W: Write + Send> Sink for Lines<W> {
     fn event(&mut self, event: &Event) -> io::Result<()> {
         self.summary.apply(event);
         match &event.body {
+            Body::Phase { name: Phase::Pause, elapsed: Some(seconds) } => self.pace.skip(*seconds),
             Body::StageStarted { .. } => (self.pace, self.printed, self.waiting) = (Pace::default(), None, None),
             Body::Evaluation { .. } | Body::StageFinished { .. } | Body::RunFinished { .. } => {
                 if let Some(line) = self.waiting.take() {
@@ -92,7 +88,9 @@ pub fn describe(event: &Event, stage: Option<&StageSummary>) -> Option<String> {
         Body::RunStarted { command, version } => format!("started version={version} command: {command}"),
         Body::RunResumed { command, version } => format!("resumed version={version} command: {command}"),
         // The phases that keep a newcomer waiting are announced.
-        Body::Phase { name: name @ (Phase::Load | Phase::Compile | Phase::Autotune), elapsed: None } => format!("phase={}", name.name()),
+        Body::Phase { name: name @ (Phase::Load | Phase::Compile | Phase::Autotune | Phase::Pause), elapsed: None } => {
+            format!("phase={}", name.name())
+        }
         Body::Phase { name, elapsed: Some(seconds) } if *seconds >= 1.0 => format!("phase={} elapsed={seconds:.1}s", name.name()),
         Body::StageStarted { steps, epochs, batch, faces } => {
             format!("started steps={steps} epochs={epochs} batch={batch} faces={faces}")
@@ -103,6 +101,7 @@ pub fn describe(event: &Event, stage: Option<&StageSummary>) -> Option<String> {
                 line += &match name {
                     "faces_per_second" if x >= 10.0 => format!(" img/s={x:.0}"),
                     "faces_per_second" => format!(" img/s={x:.1}"),
+                    "memory_bytes" => format!(" memory={:.0}M", x / 1e6),
                     _ => format!(" {name}={}", short(x)),
                 };
             }
@@ -117,6 +116,7 @@ pub fn describe(event: &Event, stage: Option<&StageSummary>) -> Option<String> {
             format!("{at} {split} acc={accuracy:.4} mean={mean_recall:.4}{loss}")
         }
         Body::Checkpoint { path } => format!("{at} checkpoint={path}"),
+        Body::Picture { path, .. } => format!("{at} picture={path}"),
         Body::Message { level, text } => format!("{}: {text}", level.name()),
         Body::StageFinished { elapsed } => format!("finished step={} elapsed={}", event.step, hms(*elapsed)),
         Body::RunFinished { outcome, message } if message.is_empty() => format!("{} elapsed={}", outcome.name(), hms(event.t)),

@@ -1,33 +1,15 @@
-//! Progress views: sinks that show a run while it works.
-//!
-//! [`Lines`] prints one dense line per interval, for pipes, logs and `grep`; [`Screen`] keeps a few rows at the bottom of a terminal up to
-//! date. Both only read events, so a run is the same whether it is watched or not.
+//! [`Lines`]: the sink that prints one dense line per interval, for pipes, logs and `grep`; and what all views share. They only read events, so a
+//! run is the same whether it is watched or not.
 
 mod lines;
-mod screen;
 
 use super::folder::RunFolder;
 use super::writer::Sink;
 use anyhow::{Context, Result};
 use std::collections::VecDeque;
 use std::fs::OpenOptions;
-use std::io::{self, IsTerminal};
 
 pub use lines::{Lines, describe};
-pub use screen::{Screen, restore_terminal};
-
-/// The view for the standard output: a [`Screen`] on a terminal that can show one, else (and with `plain`, that is `--no-tui`) [`Lines`].
-pub fn standard(plain: bool) -> Box<dyn Sink> {
-    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    if !plain
-        && !dumb
-        && io::stdout().is_terminal()
-        && let Ok(screen) = Screen::open()
-    {
-        return Box::new(screen);
-    }
-    Box::new(Lines::new(io::stdout()))
-}
 
 /// Appends the progress lines to the run's `log.txt`.
 pub fn log(folder: &RunFolder) -> Result<Box<dyn Sink>> {
@@ -51,6 +33,11 @@ impl Pace {
         if self.recent.len() > Self::WINDOW {
             self.recent.pop_front();
         }
+    }
+
+    /// Leaves out seconds in which nothing was to be done.
+    pub fn skip(&mut self, seconds: f64) {
+        self.recent.iter_mut().for_each(|(t, _)| *t += seconds);
     }
 
     /// Seconds until `steps`, counted from the last event; `None` before the second one.

@@ -1,0 +1,62 @@
+//! How commands that train show it: the dashboard on a terminal, else lines.
+
+use super::watch::LookArgs;
+use crate::dashboard::live::Live;
+use crate::dashboard::terminal;
+use crate::run::progress::{self, Lines};
+use crate::run::{Control, RunFolder, Supervision};
+use anyhow::Result;
+use clap::Args;
+use std::io;
+
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Progress")]
+pub struct ProgressArgs {
+    /// Plain lines instead of the dashboard
+    #[arg(long)]
+    pub no_tui: bool,
+    #[command(flatten)]
+    look: LookArgs,
+}
+
+/// What shows the runs of a command, one after the other. Dropping it gives the terminal back.
+pub struct Progress {
+    control: Control,
+    live: Option<Live>,
+}
+
+impl ProgressArgs {
+    /// Takes the terminal where there is one that is fit. Nothing is to be refused any more.
+    pub fn open(&self, control: &Control) -> Progress {
+        let shown = !self.no_tui && terminal::is_fit();
+        let live = shown.then(|| Live::open(self.look.theme(), self.look.graphics(), control.clone()).ok()).flatten();
+        Progress { control: control.clone(), live }
+    }
+}
+
+impl Progress {
+    /// Turns to the run of this folder, which is about to begin.
+    pub fn turn_to(&self, folder: &RunFolder) {
+        if let Some(live) = &self.live {
+            live.show(folder);
+        }
+    }
+
+    /// Shows the run of this folder from now on.
+    pub fn supervise(&self, folder: &RunFolder) -> Result<Supervision> {
+        self.turn_to(folder);
+        let mut supervision = Supervision { sinks: vec![progress::log(folder)?], control: self.control.clone(), ..Supervision::default() };
+        match &self.live {
+            Some(live) => supervision.prints = live.prints(),
+            None => supervision.sinks.push(Box::new(Lines::new(io::stdout()))),
+        }
+        Ok(supervision)
+    }
+
+    /// A remark between two runs; the dashboard shows which run it is anyway.
+    pub fn tell(&self, text: &str) {
+        if self.live.is_none() {
+            println!("\n{text}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What the person at the terminal, or a signal, asks of a run: to stop, to hold still, to save now. The training loop looks after every step;
+//! whoever asks waits for nothing.
+
+use super::prints::Prints;
+use super::writer::Sink;
+use anyhow::{Context, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// Between two looks of a loop that is held.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Who looks after a run: those that show it, the one that steers it, and the one that collects what is printed meanwhile.
+#[derive(Default)]
+pub struct Supervision {
+    pub sinks: Vec<Box<dyn Sink>>,
+    pub control: Control,
+    pub prints: Prints,
+}
+
+/// Clones ask the same run.
+#[derive(Clone, Debug, Default)]
+pub struct Control(Arc<Wishes>);
+
+#[derive(Debug, Default)]
+struct Wishes {
+    stop: AtomicBool,
+    pause: AtomicBool,
+    save: AtomicBool,
+}
+
+impl Control {
+    /// Asks to finish the step, save and end. True if that was asked before: the person wants it at once.
+    pub fn stop(&self) -> bool {
+        self.0.stop.swap(true, Ordering::SeqCst)
+    }
+
+    pub fn stopping(&self) -> bool {
+        self.0.stop.load(Ordering::SeqCst)
+    }
+
+    /// Asks to hold still after the step, or to go on.
+    pub fn pause_or_go_on(&self) {
+        self.0.pause.fetch_xor(true, Ordering::SeqCst);
+    }
+
+    pub fn paused(&self) -> bool {
+        self.0.pause.load(Ordering::SeqCst) && !self.stopping()
+    }
+
+    /// Returns when the run may go on, or is to stop.
+    pub fn wait(&self) {
+        while self.paused() {
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Asks for a checkpoint after the step.
+    pub fn save(&self) {
+        self.0.save.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a checkpoint is asked for and not yet taken up.
+    pub fn saving(&self) -> bool {
+        self.0.save.load(Ordering::SeqCst)
+    }
+
+    /// Takes the wish for a checkpoint, to fulfil it.
+    pub fn take_save(&self) -> bool {
+        self.0.save.swap(false, Ordering::SeqCst)
+    }
+
+    /// Takes SIGINT and SIGTERM (on Windows the console's events) as the wish to stop; the second one ends the process with code 130, after
+    /// `farewell`. A terminal that goes away (SIGHUP) ends nothing: a night's work must not hang on a connection. Once a process.
+    pub fn listen(&self, farewell: fn()) -> Result<()> {
+        let control = self.clone();
+        signals(move || {
+            if control.stop() {
+                farewell();
+                std::process::exit(130);
+            }
+        })
+    }
+}
+
+#[cfg(unix)]
+fn signals(stop: impl Fn() + Send + 'static) -> Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot listen for signals")?;
+    let listen = move || signals.forever().filter(|signal| *signal != SIGHUP).for_each(|_| stop());
+    thread::Builder::new().name("signals".into()).spawn(listen).context("cannot listen for signals")?;
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn signals(stop: impl Fn() + Send + 'static) -> Result<()> {
+    ctrlc::set_handler(stop).context("cannot listen for interrupts")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn a_wish_is_taken_once() {
+        let control = Control::default();
+        let other = control.clone();
+        other.save();
+        assert!(control.saving() && control.take_save() && !control.take_save());
+        assert!(!other.stop() && other.stop() && control.stopping());
+    }
+
+    #[test]
+    fn a_held_run_goes_on_when_asked_or_stopped() {
+        for stop in [false, true] {
+            let control = Control::default();
+            control.pause_or_go_on();
+            assert!(control.paused());
+            let held = control.clone();
+            let waiting = thread::spawn(move || held.wait());
+            thread::sleep(2 * LOOK);
+            assert!(!waiting.is_finished());
+            if stop {
+                control.stop();
+            } else {
+                control.pause_or_go_on();
+            }
+            let start = Instant::now();
+            waiting.join().unwrap();
+            assert!(start.elapsed() < Duration::from_secs(5) && !control.paused());
+        }
+    }
+}
