@@ -109,7 +109,9 @@ impl Faces {
         if made.len() >= MOST {
             made.clear();
         }
-        let make = || Some(shrink(&self.pixels(source, sheet)?, width, height));
+        // Tiles are compared with one another; only a face of its own may be brightened.
+        let stretch = matches!(source, Source::Face(_));
+        let make = || Some(shrink(&self.pixels(source, sheet)?, width, height, stretch));
         made.entry((source.clone(), width, height)).or_insert_with(make).clone()
     }
 }
@@ -141,8 +143,8 @@ fn tile(page: &Pixels, sheet: &Sheet, column: u32, row: u32) -> Option<Pixels> {
     Some(Pixels::new(width, height, 3, lines.copied().collect()))
 }
 
-/// Means over boxes of pixels, of the largest part in the middle that has the wanted shape. The grey range is stretched to be readable.
-fn shrink(picture: &Pixels, width: usize, height: usize) -> Thumbnail {
+/// Means over boxes of pixels, of the largest part in the middle that has the wanted shape; `stretch`: over the whole range of greys.
+fn shrink(picture: &Pixels, width: usize, height: usize, stretch: bool) -> Thumbnail {
     let (w, h) = (picture.width as f64, picture.height as f64);
     let scale = (w / width.max(1) as f64).min(h / height.max(1) as f64);
     let (left, top) = ((w - scale * width as f64) / 2.0, (h - scale * height as f64) / 2.0);
@@ -168,7 +170,7 @@ fn shrink(picture: &Pixels, width: usize, height: usize) -> Thumbnail {
     let means: Vec<Vec<[f64; 3]>> = (0..height).map(|y| (0..width).map(|x| mean(y, x)).collect()).collect();
     let all = || means.iter().flatten().flatten().copied();
     let (low, high) = (all().fold(255.0, f64::min), all().fold(0.0, f64::max));
-    let stretch = if high - low > 8.0 { 235.0 / (high - low) } else { 1.0 };
+    let stretch = if stretch && high - low > 8.0 { 235.0 / (high - low) } else { 1.0 };
     let level = |v: f64| if stretch > 1.0 { (10.0 + (v - low) * stretch).round() as u8 } else { v.round() as u8 };
     means.iter().map(|row| row.iter().map(|c| c.map(level)).collect()).collect()
 }
@@ -186,9 +188,9 @@ mod tests {
                 data[y * 8 + x] = if x < 4 { 100 } else { 140 };
             }
         }
-        let small = shrink(&Pixels::new(8, 4, 1, data), 2, 2);
+        let small = shrink(&Pixels::new(8, 4, 1, data), 2, 2, true);
         assert_eq!(small, [[[10; 3], [245; 3]], [[10; 3], [245; 3]]]);
-        let flat = shrink(&Pixels::new(1, 1, 3, vec![9, 10, 11]), 3, 5);
+        let flat = shrink(&Pixels::new(1, 1, 3, vec![9, 10, 11]), 3, 5, true);
         assert!(flat.len() == 5 && flat.iter().flatten().all(|c| *c == [9, 10, 11]));
     }
 
