@@ -273,8 +273,9 @@ impl App {
             return Some("stopping: the step is finished and saved (q again: end at once, from the last checkpoint)".into());
         }
         let Some(timeline) = &self.timeline else {
+            // Of a run of this process the head says what it is doing.
             if self.control.is_some() {
-                return Some("preparing the data".into());
+                return None;
             }
             let waiting = format!("waiting for {} in {} to begin", self.wanted, self.dir.display());
             return Some(plain(&self.problem.clone().unwrap_or(waiting)));
