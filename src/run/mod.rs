@@ -9,8 +9,10 @@
 pub mod clock;
 pub mod event;
 pub mod folder;
+pub mod history;
 pub mod manifest;
 pub mod metrics;
+pub mod predictions;
 pub mod progress;
 mod queue;
 pub mod reader;
@@ -20,7 +22,9 @@ pub mod writer;
 
 pub use event::{At, Body, Event, Level, Outcome, Phase, Stage};
 pub use folder::{RunFolder, write_atomic};
+pub use history::HistoryReader;
 pub use manifest::Manifest;
+pub use predictions::Predictions;
 pub use reader::EventReader;
 pub use summary::{RunSummary, Status};
 pub use values::{Ordered, Scalars};
