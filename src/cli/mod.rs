@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, each with its arguments as typed and the function that carries them out.
 
+mod audit;
 mod config;
 mod data;
 mod devices;
@@ -66,6 +67,7 @@ pub enum Command {
     Predict(predict::PredictArgs),
     #[cfg(feature = "train")]
     Hog(hog::HogArgs),
+    Audit(audit::AuditArgs),
     Runs(runs::RunsArgs),
     Watch(watch::WatchArgs),
     Replay(watch::ReplayArgs),
@@ -97,6 +99,7 @@ impl Cli {
             Command::Predict(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Hog(args) => args.run(),
+            Command::Audit(args) => args.run(),
             Command::Runs(args) => args.run(),
             Command::Watch(args) => args.run(),
             Command::Replay(args) => args.run(),

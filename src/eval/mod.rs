@@ -124,6 +124,13 @@ impl Scored {
     }
 }
 
+/// Softmax of each row of logits, `[faces, C]` row-major. A row that is not finite says nothing: every class equally.
+pub fn probabilities(classes: usize, logits: &[f32]) -> Vec<f32> {
+    let all: Vec<Class> = (0..classes as Class).collect();
+    let row = |z: &[f32]| response(Response::Softmax, z, &all).unwrap_or_else(|| vec![1.0 / classes as f64; classes]);
+    logits.chunks(classes).flat_map(row).map(|p| p as f32).collect()
+}
+
 /// Index of the largest logit, the lower class on ties; NaN never wins.
 pub fn argmax(logits: &[f32]) -> Class {
     let mut best = 0;

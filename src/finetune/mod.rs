@@ -7,6 +7,7 @@
 pub mod leverage;
 pub mod loss;
 pub mod recipe;
+pub mod record;
 
 use crate::config::{self, Order, Settings};
 use crate::dataset::{Class, Pack, Split};
@@ -16,7 +17,6 @@ use crate::engine::{loader, read_values};
 use crate::eval::Scored;
 use crate::kernels::upload_index;
 use crate::labels::candidates::shares;
-use crate::labels::confidence::Revision;
 use crate::labels::{Candidates, ConfidenceTable};
 use crate::model::{Classifier, Crops, Input, Noise};
 use crate::pretrain::mask;
@@ -29,6 +29,7 @@ use burn::prelude::*;
 use burn::tensor::activation::{log_softmax, softmax};
 use leverage::Leverage;
 use recipe::{Loss, Recipe, Targets};
+use record::Record;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -108,7 +109,9 @@ pub struct Finetune {
     recipe: Recipe,
     table: ConfidenceTable,
     leverage: Option<Leverage>,
-    since_event: Revision,
+    record: Record,
+    /// Responses since the last event that were not finite.
+    not_finite: u64,
     watched: Vec<usize>,
 }
 
@@ -147,17 +150,25 @@ impl Finetune {
             let wanted = if recipe.targets == Targets::Votes { "votes" } else { "a given label" };
             bail!("no training face of {} has {wanted}, so there is nothing for {} to learn", pack.path().display(), objective.title());
         }
-        Ok(Self::assembled(recipe, pack, train, table, settings, streams))
+        Ok(Self::assembled(objective, pack, train, table, settings, streams))
     }
 
     /// Plain cross-entropy on certain faces (positions in the pack) with the labels given here.
     pub fn plain_on(pack: Arc<Pack>, faces: Vec<(usize, Class)>, settings: &Settings, streams: Streams) -> Self {
         let (train, sets) = faces.into_iter().map(|(i, label)| (i, vec![label])).unzip();
         let table = ConfidenceTable::new(pack.protocol().classes.len(), sets);
-        Self::assembled(Recipe::of(config::Objective::Ce, settings), pack, train, table, settings, streams)
+        Self::assembled(config::Objective::Ce, pack, train, table, settings, streams)
     }
 
-    fn assembled(recipe: Recipe, pack: Arc<Pack>, train: Vec<usize>, table: ConfidenceTable, s: &Settings, streams: Streams) -> Self {
+    fn assembled(
+        objective: config::Objective,
+        pack: Arc<Pack>,
+        train: Vec<usize>,
+        table: ConfidenceTable,
+        s: &Settings,
+        streams: Streams,
+    ) -> Self {
+        let recipe = Recipe::of(objective, s);
         let ambiguous: Vec<usize> = (0..table.len()).filter(|&i| table.is_ambiguous(i)).collect();
         let stride = ambiguous.len().div_ceil(WATCHED).max(1);
         let balance = if s.finetune.balanced { balance(&pack, &train, &table) } else { Vec::new() };
@@ -178,8 +189,9 @@ impl Finetune {
             settings: s.clone(),
             leverage: leveraged.then(|| Leverage::new(table.classes(), table.len())),
             recipe,
+            record: Record::new(objective, &table),
             table,
-            since_event: Revision::default(),
+            not_finite: 0,
             watched: ambiguous.into_iter().step_by(stride).collect(),
         }
     }
@@ -209,11 +221,10 @@ impl Finetune {
             histogram: self.table.histogram(CONFIDENCE_BINS),
             resolved,
             ambiguous: ambiguous.count() as u64,
-            flips: self.since_event.flips as u64,
+            flips: self.record.flips() as u64,
             recovered: self.recovered(),
         };
         end.events.emit(end.at, body);
-        self.since_event = Revision::default();
         for &i in &self.watched {
             let face = &self.pack.faces()[self.source.train[i]];
             let candidates = self.table.candidates(i).to_vec();
@@ -262,10 +273,10 @@ impl Objective for Finetune {
     }
 
     fn after_step(&mut self, epoch: u64, positions: &[usize], responses: &[f32]) {
-        let Some(rule) = self.rule(epoch) else { return };
+        let Some(rule) = self.rule(epoch) else { return self.record.step(&[]) };
         let revision = self.table.revise(positions, responses, &rule);
-        self.since_event.flips += revision.flips;
-        self.since_event.kept += revision.kept;
+        self.record.step(&revision.flips);
+        self.not_finite += revision.kept as u64;
         if let Some(leverage) = &mut self.leverage {
             for (&face, logits) in positions.iter().zip(responses.chunks(self.table.classes())) {
                 leverage.revise(face, logits, self.table.candidates(face));
@@ -276,6 +287,7 @@ impl Objective for Finetune {
     fn end_epoch(&mut self, model: &Classifier, end: EpochEnd) -> Result<()> {
         if self.decides() {
             self.tell_confidences(&end);
+            self.record.end_epoch(&self.pack, &self.source.train, &self.table, &end)?;
         }
         let due = end.last || end.epoch.is_multiple_of(self.settings.run.evaluate_every as u64);
         for split in [Split::Valid, Split::Test] {
@@ -292,18 +304,19 @@ impl Objective for Finetune {
             })?;
             end.events.emit(end.at, body);
         }
-        if self.since_event.kept > 0 {
-            end.events.emit(end.at, Body::Scalars(Scalars::from([("responses_not_finite", self.since_event.kept as f64)])));
+        if self.not_finite > 0 {
+            end.events.emit(end.at, Body::Scalars(Scalars::from([("responses_not_finite", self.not_finite as f64)])));
+            self.not_finite = 0;
         }
         Ok(())
     }
 
     fn state(&self) -> Vec<(String, Vec<u8>)> {
-        let counts = [self.since_event.flips as u64, self.since_event.kept as u64];
         let floats = |rows: &[f32]| rows.iter().flat_map(|v| v.to_le_bytes()).collect();
         let mut state = vec![
             ("confidences.f32".into(), floats(self.table.rows())),
-            ("revisions.u64".into(), counts.iter().flat_map(|v| v.to_le_bytes()).collect()),
+            ("not_finite.u64".into(), self.not_finite.to_le_bytes().to_vec()),
+            ("record.bin".into(), self.record.state()),
         ];
         state.extend(self.leverage.as_ref().map(|l| ("leverage.f32".into(), floats(l.rows()))));
         state
@@ -317,10 +330,14 @@ impl Objective for Finetune {
             };
             Ok(rows.iter().map(|b| f32::from_le_bytes(*b)).collect())
         };
-        let ([flips, kept], []) = blob("revisions.u64").context("the checkpoint has no revision counts")?.as_chunks::<8>() else {
-            bail!("the saved revision counts are damaged");
+        // A checkpoint of a moue that kept no record has neither; its run's history begins with the epoch that comes next.
+        self.not_finite = match blob("not_finite.u64") {
+            Some(count) => u64::from_le_bytes(count.try_into().context("the saved count of responses is damaged")?),
+            None => 0,
         };
-        self.since_event = Revision { flips: u64::from_le_bytes(*flips) as usize, kept: u64::from_le_bytes(*kept) as usize };
+        if let Some(record) = blob("record.bin") {
+            self.record.restore(record)?;
+        }
         if let Some(leverage) = &mut self.leverage {
             leverage.restore(floats("leverage.f32")?).map_err(anyhow::Error::msg)?;
         }

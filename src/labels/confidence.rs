@@ -97,12 +97,21 @@ pub struct ConfidenceTable {
 }
 
 /// What one revision of a batch did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Revision {
-    /// Rows whose best class changed.
-    pub flips: usize,
+    /// Rows whose best class changed, in batch order.
+    pub flips: Vec<Flip>,
     /// Rows that could not be revised because the response was not finite.
     pub kept: usize,
+}
+
+/// The best class of a row became another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flip {
+    /// Row of the table.
+    pub face: usize,
+    pub from: Class,
+    pub to: Class,
 }
 
 impl ConfidenceTable {
@@ -196,9 +205,12 @@ impl ConfidenceTable {
                 outcome.kept += 1;
                 continue;
             };
-            let before = self.decision(face).0;
+            let from = self.decision(face).0;
             self.rows[face * self.classes..(face + 1) * self.classes].copy_from_slice(&row);
-            outcome.flips += usize::from(self.decision(face).0 != before);
+            let to = self.decision(face).0;
+            if to != from {
+                outcome.flips.push(Flip { face, from, to });
+            }
         }
         outcome
     }
@@ -347,10 +359,10 @@ mod tests {
     }
 
     #[test]
-    fn flips_are_counted_against_the_tie_rule() {
+    fn flips_are_told_against_the_tie_rule() {
         let mut table = ConfidenceTable::new(3, vec![vec![0, 2], vec![1]]);
         let revision = table.revise(&[0, 1], &[0.0, 9.0, 4.0, 0.0, -9.0, 4.0], &ReviseSettings { theta: 0.1, ..Default::default() });
-        assert_eq!(revision, Revision { flips: 1, kept: 0 });
+        assert_eq!(revision, Revision { flips: vec![Flip { face: 0, from: 0, to: 2 }], kept: 0 });
         assert_eq!(table.decision(0), (2, 1.0));
         assert_eq!(table.row(1), [0.0, 1.0, 0.0]);
         assert_eq!(table.histogram(20).iter().sum::<u64>(), 1);

@@ -307,13 +307,14 @@ impl<'a> StageContext<'a> {
             Ok((finetune, Classifier::new(&self.init(), encoder, classes, settings)))
         });
         let (mut finetune, model) = loaded?;
-        let ended = train(&mut finetune, model, &self.plan(training))?;
-        if finetune.decides()
-            && let Ended::Done(_) = ended
-        {
+        let Ended::Done(model) = train(&mut finetune, model, &self.plan(training))? else { return Ok(Ended::Interrupted) };
+        if finetune.decides() {
             outcome::write_labels(&job.folder.labels(), &job.pack, &finetune)?;
         }
-        Ok(ended)
+        let path = job.folder.predictions(objective.name());
+        let write = || outcome::write_predictions(&path, &model.valid(), &job.pack, settings, self.shards);
+        self.events.phase(&training.at(), Phase::Evaluate, write)?;
+        Ok(Ended::Done(model))
     }
 }
 

@@ -1,12 +1,15 @@
-//! What a finetuning run leaves: every face's resolved label, and the comparison with the plain baseline.
+//! What a finetuning run leaves: every face's resolved label, what the model says about each, and the comparison with the plain baseline.
 
 use super::Training;
-use crate::config::Objective;
+use crate::config::{Objective, Settings};
 use crate::dataset::{Class, Pack, Split};
-use crate::finetune::Finetune;
+use crate::engine::shards::Shards;
+use crate::eval::probabilities;
+use crate::finetune::{Finetune, read_logits, scored_faces};
 use crate::labels::Candidates;
 use crate::labels::candidates::Coverage;
-use crate::run::{Body, EventReader, RunFolder, write_atomic};
+use crate::model::Classifier;
+use crate::run::{Body, EventReader, Predictions, RunFolder, write_atomic};
 use anyhow::Result;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -40,6 +43,15 @@ pub fn write_labels(path: &Path, pack: &Pack, run: &Finetune) -> Result<()> {
     })
 }
 
+/// Asks a finished model about all training faces and the scored faces of the other splits: one pass over the pack, a small part of one
+/// epoch's time. Nothing is chosen by what it says.
+pub fn write_predictions(path: &Path, model: &Classifier, pack: &Pack, settings: &Settings, shards: &Shards) -> Result<()> {
+    let mut faces = pack.split(Split::Train);
+    faces.extend([Split::Valid, Split::Test].iter().flat_map(|&split| scored_faces(pack, split)));
+    let logits = read_logits(model, pack, &faces, settings, shards)?;
+    Predictions::of(pack, &faces, probabilities(pack.protocol().classes.len(), &logits)).write(path)
+}
+
 /// Scores of one objective.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scores {
@@ -68,7 +80,7 @@ pub struct Comparison {
 impl Comparison {
     /// Reads the figures back from the finished run's own events, so that what is printed is what is on record.
     pub fn read(folder: &RunFolder, pack: &Pack, candidates: Option<&Candidates>) -> Result<Self> {
-        let split = [Split::Test, Split::Valid].into_iter().find(|s| !crate::finetune::scored_faces(pack, *s).is_empty());
+        let split = [Split::Test, Split::Valid].into_iter().find(|s| !scored_faces(pack, *s).is_empty());
         let mut rows = Vec::new();
         let events = EventReader::open(folder)?.collect::<Result<Vec<_>>>()?;
         for objective in Objective::ALL {

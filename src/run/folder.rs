@@ -6,12 +6,15 @@
 //!               metrics.csv     the events' numbers as a table (derived)
 //!               labels.csv      the final label confidence of each face
 //!               candidates.csv  candidate sets from predictions
+//!               history/        how each ambiguous face's confidences moved, a file for each objective that decides labels
+//!               predictions/    what each finished objective's model says about every face
 //!               log.txt         the progress lines
 //!               checkpoints/
 //!               media/          what pretraining predicts of a few faces, pictures beside its checkpoints
 //! ```
 //! A new run never goes into a folder that holds something: neither an earlier run nor anything else is overwritten. Files other than
-//! `events.jsonl` and `log.txt` are written under a temporary name, synced and renamed ([`write_atomic`]), so none is ever seen half done.
+//! `events.jsonl`, `log.txt` and the histories, which grow, are written under a temporary name, synced and renamed ([`write_atomic`]), so
+//! none is ever seen half done.
 
 use super::clock;
 use crate::usage;
@@ -149,6 +152,16 @@ impl RunFolder {
 
     pub fn candidates(&self) -> PathBuf {
         self.path.join("candidates.csv")
+    }
+
+    /// Of an objective that decides labels, see [`history`](super::history).
+    pub fn history(&self, objective: &str) -> PathBuf {
+        self.path.join("history").join(format!("{objective}.bin"))
+    }
+
+    /// Of a finished objective, see [`predictions`](super::predictions).
+    pub fn predictions(&self, objective: &str) -> PathBuf {
+        self.path.join("predictions").join(format!("{objective}.csv"))
     }
 
     pub fn log(&self) -> PathBuf {

@@ -84,11 +84,12 @@ impl Bench {
         EventReader::open(&RunFolder::open(&self.path(run)).unwrap()).unwrap().map(Result::unwrap).collect()
     }
 
-    /// What a run found out: every evaluation with its place, and the labels.
-    pub fn results(&self, run: &str) -> (Vec<(String, u64, Body)>, String) {
+    /// What a run found out: every evaluation with its place, the labels, their history, and what the model says about each face.
+    pub fn results(&self, run: &str) -> (Vec<(String, u64, Body)>, [Vec<u8>; 3]) {
         let scores = self.events(run).into_iter().filter(|e| matches!(e.body, Body::Evaluation { .. }));
-        let labels = fs::read_to_string(self.path(run).join("labels.csv")).unwrap();
-        (scores.map(|e| (e.place(), e.step, e.body)).collect(), labels)
+        let files = ["labels.csv", "history/pll.bin", "predictions/pll.csv"];
+        let scores = scores.map(|e| (e.place(), e.step, e.body)).collect();
+        (scores, files.map(|file| fs::read(self.path(run).join(file)).unwrap_or_else(|e| panic!("{run}/{file}: {e}"))))
     }
 
     /// Starts a command and waits until it has printed a line that `enough` accepts.
