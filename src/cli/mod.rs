@@ -19,9 +19,13 @@ mod demo;
 #[cfg(feature = "train")]
 mod evaluate;
 #[cfg(feature = "train")]
+mod export;
+#[cfg(feature = "train")]
 mod finetune;
 #[cfg(feature = "train")]
 mod hog;
+#[cfg(feature = "train")]
+mod import_weights;
 #[cfg(feature = "train")]
 mod predict;
 #[cfg(feature = "train")]
@@ -63,6 +67,10 @@ pub enum Command {
     #[cfg(feature = "train")]
     Predict(predict::PredictArgs),
     #[cfg(feature = "train")]
+    Export(export::ExportArgs),
+    #[cfg(feature = "train")]
+    ImportWeights(import_weights::ImportWeightsArgs),
+    #[cfg(feature = "train")]
     Hog(hog::HogArgs),
     Runs(runs::RunsArgs),
     Watch(watch::WatchArgs),
@@ -93,6 +101,10 @@ impl Cli {
             Command::Ablate(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Predict(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::Export(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::ImportWeights(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Hog(args) => args.run(),
             Command::Runs(args) => args.run(),

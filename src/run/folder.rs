@@ -6,6 +6,7 @@
 //!               metrics.csv     the events' numbers as a table (derived)
 //!               labels.csv      the final label confidence of each face
 //!               candidates.csv  candidate sets from predictions
+//!               calibration.json  temperatures that calibrate the probabilities of each network
 //!               log.txt         the progress lines
 //!               checkpoints/
 //!               media/          what pretraining predicts of a few faces, pictures beside its checkpoints
@@ -149,6 +150,10 @@ impl RunFolder {
 
     pub fn candidates(&self) -> PathBuf {
         self.path.join("candidates.csv")
+    }
+
+    pub fn calibration(&self) -> PathBuf {
+        self.path.join("calibration.json")
     }
 
     pub fn log(&self) -> PathBuf {
