@@ -10,6 +10,7 @@
 pub mod generated;
 pub mod import;
 pub mod pack;
+pub mod picture;
 pub mod profile;
 pub mod protocol;
 pub mod sheet;
