@@ -9,6 +9,7 @@
 
 pub mod generated;
 pub mod import;
+pub mod landmarks;
 pub mod pack;
 pub mod picture;
 pub mod profile;

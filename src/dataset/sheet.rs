@@ -13,16 +13,16 @@ use image::{ImageFormat, Rgb, RgbImage};
 use std::io::BufWriter;
 use std::path::Path;
 
-const PAPER: Rgb<u8> = Rgb([250, 249, 246]);
-const INK: Rgb<u8> = Rgb([34, 36, 42]);
-const FAINT: Rgb<u8> = Rgb([128, 130, 138]);
-const RULE: Rgb<u8> = Rgb([222, 220, 214]);
-const WRONG: Rgb<u8> = Rgb([196, 40, 36]);
+pub(crate) const PAPER: Rgb<u8> = Rgb([250, 249, 246]);
+pub(crate) const INK: Rgb<u8> = Rgb([34, 36, 42]);
+pub(crate) const FAINT: Rgb<u8> = Rgb([128, 130, 138]);
+pub(crate) const RULE: Rgb<u8> = Rgb([222, 220, 214]);
+pub(crate) const WRONG: Rgb<u8> = Rgb([196, 40, 36]);
 
 /// Width and height of a letter.
-const LETTER: u32 = 8;
-const MARGIN: u32 = 24;
-const GAP: u32 = 26;
+pub(crate) const LETTER: u32 = 8;
+pub(crate) const MARGIN: u32 = 24;
+pub(crate) const GAP: u32 = 26;
 const HEADER: u32 = 66;
 /// Two lines of text under a face.
 const CAPTION: u32 = 30;
@@ -125,7 +125,7 @@ pub fn save(page: &RgbImage, path: &Path) -> Result<()> {
 }
 
 /// The picture on a square of `cell` pixels, aspect ratio kept.
-fn enlarge(pixels: &Pixels, cell: u32) -> Result<RgbImage> {
+pub(crate) fn enlarge(pixels: &Pixels, cell: u32) -> Result<RgbImage> {
     let (w, h) = (pixels.width as u32, pixels.height as u32);
     let data = if pixels.channels == 3 { pixels.data.clone() } else { pixels.data.iter().flat_map(|&v| [v; 3]).collect() };
     let picture = RgbImage::from_raw(w, h, data).ok_or_else(|| anyhow!("a picture of {w}x{h} pixels has the wrong length"))?;
@@ -172,7 +172,7 @@ fn frame(page: &mut RgbImage, x: u32, y: u32, side: u32, thick: u32) {
 }
 
 /// Writes `text` with its top left corner at `x`, `y`, each dot `dot` pixels wide; letters beyond the page are cut off.
-fn write(page: &mut RgbImage, x: u32, y: u32, dot: u32, colour: Rgb<u8>, text: &str) {
+pub(crate) fn write(page: &mut RgbImage, x: u32, y: u32, dot: u32, colour: Rgb<u8>, text: &str) {
     for (k, letter) in text.chars().enumerate() {
         let glyph = font8x8::BASIC_FONTS.get(letter).or_else(|| font8x8::LATIN_FONTS.get(letter)).unwrap_or([0x7e; 8]);
         let start = x + k as u32 * LETTER * dot;

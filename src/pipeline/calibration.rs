@@ -33,10 +33,10 @@ pub fn read(folder: &RunFolder, state: &State) -> Result<Option<Calibration>> {
 }
 
 /// Keeps the temperature of a checkpoint.
-pub fn write(folder: &RunFolder, state: &State, calibration: Calibration) -> Result<()> {
+pub fn write(folder: &RunFolder, stage: &str, step: u64, calibration: Calibration) -> Result<()> {
     // What cannot be read any more is made anew.
     let mut entries = entries(folder).unwrap_or_default();
-    entries.insert(state.stage.clone(), Entry { step: state.step, calibration });
+    entries.insert(stage.to_string(), Entry { step, calibration });
     write_atomic(&folder.calibration(), |file| Ok(file.write_all(&serde_json::to_vec_pretty(&entries)?)?))
 }
 

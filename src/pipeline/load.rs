@@ -2,12 +2,14 @@
 
 use super::{Training, calibration, find_checkpoint};
 use crate::config::{Backbone, Origin, Resolved, Settings};
+use crate::dataset::Pack;
 use crate::engine::checkpoint::{self, Checkpoint};
 use crate::engine::train::load_model;
 use crate::model::init::Init;
 use crate::model::{Classifier, Encoder, MaskedAutoencoder, MaskedModel, MaskedVit, Vit};
 use crate::random::Streams;
 use crate::run::{Manifest, RunFolder};
+use crate::transform::prepare::Preparation;
 use crate::usage;
 use crate::weights::{self, Card, Part, same_classes};
 use anyhow::Result;
@@ -230,10 +232,17 @@ pub fn trained(path: &Path, which: Option<&str>, device: &Device) -> Result<Trai
         return Ok(Trained { network, card: Card::of(&checkpoint.state, Part::Encoder), resolved, folder: Some(folder) });
     }
     let checkpoint = find_checkpoint(&folder, which)?;
-    if let Some(data) = Manifest::read(&folder)?.data {
+    let data = Manifest::read(&folder)?.data;
+    if let Some(data) = &data {
         same_classes(&checkpoint.state.classes, &format!("the manifest of {origin}"), &data.classes)?;
     }
+    // A pack that is gone, or cannot be read any more, is not needed to use the network.
+    let pack = data.and_then(|data| Pack::open(Path::new(&data.pack)).ok());
     let (model, resolved) = classifier(&checkpoint, &origin, device)?;
-    let card = Card { calibration: calibration::read(&folder, &checkpoint.state)?, ..Card::of(&checkpoint.state, Part::Classifier) };
+    let card = Card {
+        calibration: calibration::read(&folder, &checkpoint.state)?,
+        preparation: pack.map(|pack| Preparation::of(pack.provenance())),
+        ..Card::of(&checkpoint.state, Part::Classifier)
+    };
     Ok(Trained { network: Network::Classifier(model), card, resolved, folder: Some(folder) })
 }

@@ -12,6 +12,7 @@
 pub mod calibration;
 pub mod load;
 pub mod outcome;
+pub mod recogniser;
 pub mod training;
 pub mod trial;
 
@@ -39,6 +40,7 @@ use std::sync::Arc;
 
 pub use load::Start;
 pub use outcome::Comparison;
+pub use recogniser::Recogniser;
 pub use training::{Regime, Stages, Training};
 pub use trial::Trial;
 
@@ -327,7 +329,7 @@ impl<'a> StageContext<'a> {
         let fitted =
             self.events.phase(&plan.at, Phase::Evaluate, || calibration::fitted(&model.valid(), &job.pack, settings, self.shards))?;
         match (fitted, checkpoint::latest_step(&job.folder, &plan.state.stage)?) {
-            (Some(fitted), Some(step)) => calibration::write(&job.folder, &State { step, ..plan.state.clone() }, fitted),
+            (Some(fitted), Some(step)) => calibration::write(&job.folder, &plan.state.stage, step, fitted),
             _ => Ok(()),
         }
     }

@@ -27,6 +27,7 @@ use crate::config::{Origin, Resolved};
 use crate::dataset::Protocol;
 use crate::engine::checkpoint::State;
 use crate::eval::calibration::Calibration;
+use crate::transform::prepare::Preparation;
 use crate::usage;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,9 @@ pub struct Card {
     /// The label-protocol card of the data it was trained on; checkpoints from before they carried it have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
+    /// How the faces it was trained on were made of pictures, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preparation: Option<Preparation>,
     /// The temperature that calibrates its probabilities, where it was fitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
@@ -86,6 +90,7 @@ impl Card {
             settings: state.settings.clone(),
             classes: if classifier { state.classes.clone() } else { Vec::new() },
             protocol: if classifier { state.protocol.clone() } else { None },
+            preparation: None,
             calibration: None,
         }
     }
@@ -102,6 +107,7 @@ impl Card {
             settings: resolved.entries().map(|(key, value, _)| (key.to_string(), value)).collect(),
             classes: Vec::new(),
             protocol: None,
+            preparation: None,
             calibration: None,
         }
     }
