@@ -320,11 +320,11 @@ fn a_run_goes_out_and_another_starts_from_it() {
 
     // Under others' names only the encoder; what comes back from there starts a training of the same network.
     bench.done(&["export", "run", "--layout", "timm", "--out", "t.safetensors"]);
-    bench.refused(&["predict", "t.safetensors", "f.png", "--device", "cpu"], 2, &["import-weights"]);
+    bench.refused(&["predict", "t.safetensors", "f.moue", "--device", "cpu"], 2, &["import-weights"]);
     bench.refused(&["finetune", "--data", "f.moue", "--from", "t.safetensors", "--out", "no"], 2, &["import-weights"]);
     let listed = bench.done(&["import-weights", "t.safetensors", "--out", "e.safetensors"]);
     assert!(listed.contains("100.0 % of the encoder's values") && listed.contains("blocks.*.attn.qkv.weight"), "{listed}");
-    bench.refused(&["predict", "e.safetensors", "f.png", "--device", "cpu"], 2, &["holds an encoder"]);
+    bench.refused(&["predict", "e.safetensors", "f.moue", "--device", "cpu"], 2, &["holds an encoder"]);
     bench.done(&train(
         &["finetune", "--data", "f.moue", "--from", "e.safetensors", "--out", "third"],
         &["finetune.baseline=false", "finetune.epochs=1"],
