@@ -324,6 +324,7 @@ fn a_run_goes_out_and_another_starts_from_it() {
     bench.refused(&["finetune", "--data", "f.moue", "--from", "t.safetensors", "--out", "no"], 2, &["import-weights"]);
     let listed = bench.done(&["import-weights", "t.safetensors", "--out", "e.safetensors"]);
     assert!(listed.contains("100.0 % of the encoder's values") && listed.contains("blocks.*.attn.qkv.weight"), "{listed}");
+    assert!(listed.contains(&format!("finetune/pll after step 6; {ours}")), "{listed}");
     bench.refused(&["predict", "e.safetensors", "f.moue", "--device", "cpu"], 2, &["holds an encoder"]);
     bench.done(&train(
         &["finetune", "--data", "f.moue", "--from", "e.safetensors", "--out", "third"],

@@ -71,10 +71,14 @@ impl ImportWeightsArgs {
         let (vit, report) = import(&source, Vit::new(&init, s), s)?;
         print(|w| {
             if self.json {
-                Ok(writeln!(w, "{}", serde_json::to_string(&report)?)?)
-            } else {
-                list(w, &self.file.display().to_string(), &report)
+                return Ok(writeln!(w, "{}", serde_json::to_string(&report)?)?);
             }
+            list(w, &self.file.display().to_string(), &report)?;
+            if let Some(card) = source.card() {
+                let classes = if card.classes.is_empty() { "no classes".to_string() } else { card.classes.join(", ") };
+                writeln!(w, "card: moue {}, {} after step {}; {classes}", card.moue, card.origin, card.step)?;
+            }
+            Ok(())
         })?;
         report.check(self.partial)?;
         let Some(out) = &self.out else { return Ok(()) };
