@@ -13,7 +13,8 @@
 //!                                          v
 //!                                  run (folder, manifest, events) -> eval, progress views, dashboard, `moue runs`
 //! ```
-//! `ablate` makes tables of whole runs; [`audit`] ranks the labels of one by how much speaks against them.
+//! `ablate` makes tables of whole runs; [`audit`] ranks the labels of one by how much speaks against them; `weights` exchanges networks with
+//! other programs.
 //! Data flows one way: below the resolved configuration nothing reads a flag or an environment variable. [`random`] names every random
 //! stream; [`failure`] says which errors are the user's to mend; [`report`] draws what is to be looked at; `selftest` holds a device
 //! against the CPU. Modules that compute on tensors need the feature `train` (default); all others, and the commands built on them, do
@@ -48,3 +49,5 @@ pub mod run;
 #[cfg(feature = "train")]
 pub mod selftest;
 pub mod transform;
+#[cfg(feature = "train")]
+pub mod weights;

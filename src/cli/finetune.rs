@@ -14,8 +14,9 @@ use std::path::PathBuf;
                   Only the baseline, or only partial labels:\n  moue finetune ... --set finetune.objective=ce\n  \
                   moue finetune ... --set finetune.baseline=false")]
 pub struct FinetuneArgs {
-    /// Run with the pretrained encoder (default: random weights)
-    #[arg(long, value_name = "RUN")]
+    /// Run with the pretrained encoder, or a weights file: an encoder, or a network for the same classes to go on with (default: random
+    /// weights)
+    #[arg(long, value_name = "RUN_OR_WEIGHTS")]
     from: Option<PathBuf>,
     /// Candidate sets made by `moue labels` (default: made from the pack under labels.*, where no predictions are needed)
     #[arg(long, value_name = "FILE")]

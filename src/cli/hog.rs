@@ -5,22 +5,21 @@
 
 use super::output::print;
 use crate::config::DeviceChoice;
-use crate::dataset::Pixels;
-use crate::dataset::pack::MAX_SIDE;
+use crate::dataset::{Pixels, picture};
 use crate::engine::{device, read_values};
 use crate::kernels::reference::hog::{BINS, Layout, tokens};
 use crate::kernels::{hog_cells, upload_pixels};
 use crate::report::glyphs;
 use crate::run::write_atomic;
 use crate::usage;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use burn::prelude::Device;
 use clap::Args;
-use image::{ColorType, DynamicImage, ImageFormat, ImageReader, Limits};
+use image::{ColorType, ImageFormat};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use std::collections::HashMap;
-use std::io::{Cursor, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Histograms of oriented gradients, the pretraining target, as a picture of strokes and as data
@@ -205,17 +204,8 @@ fn make_folder(file: &Path) -> Result<()> {
 /// Reads an 8-bit picture without changing a value.
 fn read(path: &Path) -> Result<Pixels> {
     let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    let decode = || -> Result<DynamicImage> {
-        let mut reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format()?;
-        reader.format().ok_or_else(|| anyhow!("the format is none of PNG, JPEG, WebP, BMP, PNM"))?;
-        let mut limits = Limits::default();
-        limits.max_image_width = Some(MAX_SIDE as u32);
-        limits.max_image_height = Some(MAX_SIDE as u32);
-        reader.limits(limits);
-        Ok(reader.decode()?)
-    };
-    let picture = decode().with_context(|| format!("{} is no readable picture", path.display()))?;
-    if jpeg_components(&bytes) == Some(4) {
+    let (picture, _) = picture::open(&bytes).with_context(|| format!("{} is no readable picture", path.display()))?;
+    if picture::jpeg_components(&bytes) == Some(4) {
         usage!("{}: a CMYK picture; pictures are taken as they are, gray or RGB: convert it first", path.display());
     }
     let (width, height) = (picture.width() as usize, picture.height() as usize);
@@ -227,22 +217,6 @@ fn read(path: &Path) -> Result<Pixels> {
             usage!("{}: {bits} bits a value; pictures are taken as they are, with 8: convert it first", path.display());
         }
     })
-}
-
-/// How many components a JPEG file stores a pixel; None for other files. The decoder turns CMYK into RGB and does not tell.
-fn jpeg_components(bytes: &[u8]) -> Option<u8> {
-    let mut rest = bytes.strip_prefix(&[0xFF, 0xD8])?;
-    loop {
-        match *rest {
-            // Fill bytes before a marker, and markers that stand alone.
-            [0xFF, 0xFF, ..] => rest = &rest[1..],
-            [0xFF, 0x01 | 0xD0..=0xD7, ..] => rest = &rest[2..],
-            // A start of frame: length, precision, height, width, components. C4, C8 and CC in its range are other things.
-            [0xFF, 0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF, _, _, _, _, _, _, _, components, ..] => return Some(components),
-            [0xFF, _, high, low, ..] => rest = rest.get(2 + usize::from(u16::from_be_bytes([high, low]))..)?,
-            _ => return None,
-        }
-    }
 }
 
 /// `112 x 112 RGB, cells 3 x 9 x 14 x 14, tokens 49 x 108, ...`
@@ -291,19 +265,6 @@ fn tensors(made: &Descriptor, layout: Layout, patch: usize, image: &Path) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn components_of_jpeg_headers() {
-        let frame = |components: u8| [0xFF, 0xC2, 0, 17, 8, 0, 16, 0, 16, components, 1, 0x22, 0];
-        let app = [0xFF, 0xE0, 0, 4, 0xFF, 0xC0, 0xFF];
-        let file = |parts: &[&[u8]]| [&[0xFF, 0xD8], &parts.concat()[..]].concat();
-        assert_eq!(jpeg_components(&file(&[&frame(1)])), Some(1));
-        // What looks like a frame within another segment is none.
-        assert_eq!(jpeg_components(&file(&[&app, &frame(4)])), Some(4));
-        assert_eq!(jpeg_components(&file(&[&app])), None);
-        assert_eq!(jpeg_components(&file(&[&[0xFF, 0xE0, 0xFF]])), None);
-        assert_eq!(jpeg_components(b"\x89PNG\r\n"), None);
-    }
 
     #[test]
     fn the_mean_token_loses_nothing_where_all_tokens_are_equal() {

@@ -20,9 +20,13 @@ mod demo;
 #[cfg(feature = "train")]
 mod evaluate;
 #[cfg(feature = "train")]
+mod export;
+#[cfg(feature = "train")]
 mod finetune;
 #[cfg(feature = "train")]
 mod hog;
+#[cfg(feature = "train")]
+mod import_weights;
 #[cfg(feature = "train")]
 mod predict;
 #[cfg(feature = "train")]
@@ -66,6 +70,10 @@ pub enum Command {
     #[cfg(feature = "train")]
     Predict(predict::PredictArgs),
     #[cfg(feature = "train")]
+    Export(export::ExportArgs),
+    #[cfg(feature = "train")]
+    ImportWeights(import_weights::ImportWeightsArgs),
+    #[cfg(feature = "train")]
     Hog(hog::HogArgs),
     Audit(audit::AuditArgs),
     Runs(runs::RunsArgs),
@@ -97,6 +105,10 @@ impl Cli {
             Command::Ablate(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Predict(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::Export(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::ImportWeights(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Hog(args) => args.run(),
             Command::Audit(args) => args.run(),

@@ -116,7 +116,10 @@ impl TrainingArgs {
         };
         let (from, labels) = (input("from", &request.from), input("labels", &request.labels));
         if let Some(from) = &from {
-            pipeline::load::pretraining(from, &settings)?;
+            pipeline::load::check_start(from, &settings, None)?;
+            if request.stages.labels && from.is_file() {
+                pipeline::load::refuse_trained_on_labels(from)?;
+            }
         }
         let partial = request.stages.finetune && settings.finetune.objective.is_partial();
         if partial && labels.is_none() && settings.labels.strategy.predicts() {
@@ -124,6 +127,9 @@ impl TrainingArgs {
         }
         let seed = earlier.as_ref().map_or(self.seed.unwrap_or(0), |(_, manifest)| manifest.seed);
         let candidates = |pack: &Pack| -> Result<Option<Candidates>> {
+            if let Some(from) = &from {
+                pipeline::load::check_start(from, &settings, Some(&pack.protocol().classes))?;
+            }
             if request.stages.labels {
                 crossfit::deal(pack, &settings.labels, &Streams::new(seed))?;
             }

@@ -226,6 +226,16 @@ impl Objective {
     }
 }
 
+impl Backbone {
+    /// As it is written in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backbone::Vit => "vit",
+            Backbone::Resnet18 => "resnet18",
+        }
+    }
+}
+
 impl Strategy {
     /// Whether candidate sets come from models that have to be trained first.
     pub fn predicts(self) -> bool {

@@ -9,7 +9,9 @@
 
 pub mod generated;
 pub mod import;
+pub mod landmarks;
 pub mod pack;
+pub mod picture;
 pub mod profile;
 pub mod protocol;
 pub mod sheet;

@@ -4,6 +4,7 @@
 //! Every entry carries a CRC-32. Files are written whole or not at all. Random streams are functions of seed and position, so a step
 //! number is all that has to be kept of them.
 
+use crate::dataset::Protocol;
 use crate::run::{RunFolder, write_atomic};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub struct State {
     pub classes: Vec<String>,
     /// Hash of the label-protocol card; empty for pretraining.
     pub protocol_hash: String,
+    /// The card itself, so that a checkpoint explains its labels without its data; none for pretraining, and in checkpoints from before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
     /// Every setting as TOML text: what the network is and how its input is made.
     pub settings: Vec<(String, String)>,
 }
@@ -124,6 +128,12 @@ pub fn list(folder: &RunFolder, stage: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// The step of a stage's newest checkpoint, from its name alone.
+pub fn latest_step(folder: &RunFolder, stage: &str) -> Result<Option<u64>> {
+    let newest = list(folder, stage)?.pop();
+    Ok(newest.and_then(|path| path.file_stem()?.to_str()?.rsplit('-').next()?.parse().ok()))
+}
+
 /// The newest readable checkpoint of a stage; damaged ones are reported through `warn` and passed over.
 pub fn newest(folder: &RunFolder, stage: &str, mut warn: impl FnMut(String)) -> Result<Option<(PathBuf, Checkpoint)>> {
     for path in list(folder, stage)?.into_iter().rev() {
@@ -157,6 +167,7 @@ mod tests {
             seed: 1,
             classes: vec!["a".into()],
             protocol_hash: "x".into(),
+            protocol: None,
             settings: vec![("vit.dim".into(), "96".into())],
         };
         Checkpoint::new(state, vec![("model.bpk".into(), (0..=255).collect()), ("optimizer.bpk".into(), vec![7; 99])])
@@ -173,6 +184,7 @@ mod tests {
         }
         let (path, checkpoint) = newest(&folder, "finetune/pll", |w| panic!("{w}")).unwrap().unwrap();
         assert_eq!((path, checkpoint.state.step), (at(200), 200));
+        assert_eq!(latest_step(&folder, "finetune/pll").unwrap(), Some(200));
         assert_eq!(checkpoint.blob("model.bpk").unwrap(), (0..=255).collect::<Vec<u8>>());
 
         let bytes = std::fs::read(at(200)).unwrap();

@@ -1,6 +1,7 @@
 //! Measures: what predictions are worth, and whether two runs differ. Pure counting, no tensors.
 
 pub mod bootstrap;
+pub mod calibration;
 
 use crate::config::Response;
 use crate::dataset::{Class, Split};

@@ -470,12 +470,7 @@ pub fn read_logits(model: &Classifier, pack: &Pack, faces: &[usize], settings: &
         let parts = parts?;
         let outputs = shards.map(&parts, |_, views| {
             let forward = |crops: &Crops| model.forward(input.upload(crops, &device).patches(), 0.0, 0.0, &mut Noise::none());
-            read_values(match &views[..] {
-                [whole, mirrored] => {
-                    (softmax(forward(whole), 1) + softmax(forward(mirrored), 1)).div_scalar(2.0).clamp_min(f32::MIN_POSITIVE).log()
-                }
-                views => forward(&views[0]),
-            })
+            read_values(both_sides(views.iter().map(forward)))
         });
         for output in outputs {
             logits.extend(output?);
@@ -483,6 +478,15 @@ pub fn read_logits(model: &Classifier, pack: &Pack, faces: &[usize], settings: &
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(logits)
+}
+
+/// One forward pass's logits `[B, C]`; of two, of faces and of their mirror images, the log of the mean probability.
+pub fn both_sides(mut passes: impl Iterator<Item = Tensor<2>>) -> Tensor<2> {
+    match (passes.next(), passes.next()) {
+        (Some(whole), Some(mirrored)) => (softmax(whole, 1) + softmax(mirrored, 1)).div_scalar(2.0).clamp_min(f32::MIN_POSITIVE).log(),
+        (Some(whole), None) => whole,
+        (None, _) => unreachable!("a face is looked at at least once"),
+    }
 }
 
 /// What a network makes of labelled faces.

@@ -3,7 +3,7 @@
 use super::encoder::Encoder;
 use super::init::Init;
 use super::noise::Noise;
-use super::vit::{Apply, Mlp, attend};
+use super::vit::{Apply, Mlp, attend, attention};
 use crate::config::{Activation, QueryInit, Settings};
 use crate::random::{Streams, normal};
 use burn::module::Param;
@@ -24,6 +24,15 @@ impl CrossAttention {
     fn new(init: &Init, path: &str, dim: usize, heads: usize) -> Self {
         let linear = |name: &str| init.linear(&format!("{path}.{name}"), dim, dim);
         Self { q: linear("q"), k: linear("k"), v: linear("v"), proj: linear("proj"), heads }
+    }
+
+    /// Who looks where: softmax over the keys, mean over the heads. Queries `[B, Nq, D]`, keys `[B, Nk, D]` -> `[B, Nq, Nk]`
+    fn weights(&self, q: Tensor<3>, k: Tensor<3>) -> Tensor<3> {
+        let ([b, n, d], [_, m, _]) = (q.dims(), k.dims());
+        let head = d / self.heads;
+        let q = q.apply(&self.q).reshape([b, n, self.heads, head]).swap_dims(1, 2);
+        let k = k.apply(&self.k).reshape([b, m, self.heads, head]).swap_dims(1, 2);
+        attention(q, k, head).mean_dim(1).reshape([b, n, m])
     }
 
     /// Queries and keys `[B, Nq, D]`, `[B, Nk, D]`; values `[B, Nk, D]` -> `[B, Nq, D]`
@@ -71,16 +80,28 @@ impl DecoderLayer {
         if self.pre_norm { x.clone() + branch(norm.forward(x)) } else { norm.forward(x.clone() + branch(x)) }
     }
 
-    /// Target `[B, C, D]`, queries `[1, C, D]` (positional term), memory `[B, N, D]` -> `[B, C, D]`
-    fn forward(&self, target: Tensor<3>, queries: Tensor<3>, memory: Tensor<3>, dropout: f64, noise: &mut Noise) -> Tensor<3> {
-        let mut x = target;
-        if let (Some(attention), Some(norm)) = (&self.self_attn, &self.norm_self) {
-            x = self.residual(x, norm, |x| {
+    /// What cross-attention asks with: the target `[B, C, D]` after self-attention, if there is any.
+    fn asked(&self, target: Tensor<3>, queries: &Tensor<3>, dropout: f64, noise: &mut Noise) -> Tensor<3> {
+        match (&self.self_attn, &self.norm_self) {
+            (Some(attention), Some(norm)) => self.residual(target, norm, |x| {
                 let placed = x.clone() + queries.clone();
                 noise.dropout(attention.forward(placed.clone(), placed, x), dropout)
-            });
+            }),
+            _ => target,
         }
-        x = self.residual(x, &self.norm_cross, |x| {
+    }
+
+    /// Where each query looks, `[B, C, N]`: the weights of this layer's cross-attention, mean over its heads.
+    fn attention(&self, target: Tensor<3>, queries: Tensor<3>, memory: Tensor<3>) -> Tensor<3> {
+        let x = self.asked(target, &queries, 0.0, &mut Noise::none());
+        let x = if self.pre_norm { self.norm_cross.forward(x) } else { x };
+        self.cross_attn.weights(x + queries, memory)
+    }
+
+    /// Target `[B, C, D]`, queries `[1, C, D]` (positional term), memory `[B, N, D]` -> `[B, C, D]`
+    fn forward(&self, target: Tensor<3>, queries: Tensor<3>, memory: Tensor<3>, dropout: f64, noise: &mut Noise) -> Tensor<3> {
+        let x = self.asked(target, &queries, dropout, noise);
+        let x = self.residual(x, &self.norm_cross, |x| {
             noise.dropout(self.cross_attn.forward(x + queries.clone(), memory.clone(), memory.clone()), dropout)
         });
         self.residual(x, &self.norm_mlp, |x| {
@@ -117,14 +138,24 @@ impl QueryDecoder {
         }
     }
 
-    fn forward(&self, memory: Tensor<3>, dropout: f64, noise: &mut Noise) -> Tensor<2> {
-        let [b, _, d] = memory.dims();
-        let [classes, _] = self.queries.dims();
+    /// The target `[B, C, D]` after so many layers.
+    fn decode(&self, layers: usize, memory: Tensor<3>, dropout: f64, noise: &mut Noise) -> Tensor<3> {
+        let ([b, _, d], [classes, _]) = (memory.dims(), self.queries.dims());
         let queries = self.queries.val().unsqueeze_dim::<3>(0);
-        let mut x = Tensor::zeros([b, classes, d], &memory.device());
-        for layer in &self.layers {
-            x = layer.forward(x, queries.clone(), memory.clone(), dropout, noise);
-        }
+        let start = Tensor::zeros([b, classes, d], &memory.device());
+        self.layers[..layers].iter().fold(start, |x, layer| layer.forward(x, queries.clone(), memory.clone(), dropout, noise))
+    }
+
+    /// Where each class's query looks in the last layer, `[B, C, N]`.
+    fn attention(&self, memory: Tensor<3>) -> Tensor<3> {
+        let before = self.layers.len() - 1;
+        let x = self.decode(before, memory.clone(), 0.0, &mut Noise::none());
+        self.layers[before].attention(x, self.queries.val().unsqueeze_dim::<3>(0), memory)
+    }
+
+    fn forward(&self, memory: Tensor<3>, dropout: f64, noise: &mut Noise) -> Tensor<2> {
+        let ([b, _, _], [classes, _]) = (memory.dims(), self.queries.dims());
+        let x = self.decode(self.layers.len(), memory, dropout, noise);
         let weighted = self.norm.forward(x) * self.weight.val().unsqueeze_dim::<3>(0);
         weighted.sum_dim(2).reshape([b, classes]) + self.bias.val().unsqueeze_dim::<2>(0)
     }
@@ -205,6 +236,20 @@ impl Classifier {
         self.classify(self.encoder.forward_visible(patches, index, drop_path, noise), dropout, noise)
     }
 
+    /// Where each class's query looks: the cross-attention of the decoder's last layer, mean over its heads, over the N places of the
+    /// face, `[B, C, N]`; with `decoder.use_cls` a row may sum to less than one, the rest lies on the class token. None with a pooled head.
+    pub fn attention(&self, patches: Tensor<3>) -> Option<Tensor<3>> {
+        let decoder = self.head.decoder.as_ref()?;
+        let tokens = self.encoder.forward(patches, 0.0, &mut Noise::none());
+        let [_, all, _] = tokens.dims();
+        let places = self.encoder.patch_tokens(tokens.clone());
+        let [_, n, _] = places.dims();
+        let weights = decoder.attention(if self.use_cls { tokens } else { places });
+        let [b, c, m] = weights.dims();
+        let first = if self.use_cls { all - n } else { 0 };
+        Some(weights.slice([0..b, 0..c, first..m]))
+    }
+
     /// Tokens of the encoder `[B, T, D]` -> logits `[B, C]`
     fn classify(&self, tokens: Tensor<3>, dropout: f64, noise: &mut Noise) -> Tensor<2> {
         let memory = if self.use_cls { tokens } else { self.encoder.patch_tokens(tokens) };
@@ -227,6 +272,50 @@ impl Classifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::read_values;
+
+    /// Rows sum to one over what is looked at, and are the weights that the layer itself mixes values by.
+    #[test]
+    fn attention_says_where_queries_look() {
+        let mut s = Settings::default();
+        (s.data.size, s.data.channels, s.vit.patch, s.vit.dim, s.vit.depth, s.vit.heads) = (32, 1, 8, 24, 1, 3);
+        (s.decoder.heads, s.decoder.dropout) = (3, 0.0);
+        let device = Device::flex();
+        for (self_attn, pre_norm, use_cls) in [(false, false, false), (true, false, true), (true, true, false)] {
+            (s.decoder.self_attn, s.decoder.pre_norm, s.decoder.use_cls) = (self_attn, pre_norm, use_cls);
+            let model = Classifier::new(
+                &Init { streams: Streams::new(5), device: &device },
+                Encoder::new(&Init { streams: Streams::new(5), device: &device }, &s),
+                4,
+                &s,
+            );
+            let patches: Vec<f32> = (0..2 * 16 * 64).map(|i| ((i * 37 % 101) as f32 / 50.0 - 1.0) * 3.0).collect();
+            let patches = Tensor::<3>::from_data(TensorData::new(patches, [2, 16, 64]), &device);
+            let seen = model.attention(patches.clone()).unwrap();
+            assert_eq!(seen.dims(), [2, 4, 16]);
+            let rows: Vec<f32> = read_values(seen.clone()).unwrap().chunks(16).map(|row| row.iter().sum()).collect();
+            assert!(rows.iter().all(|sum| if use_cls { *sum < 1.0 } else { (sum - 1.0).abs() < 1e-5 }), "{rows:?}");
+
+            // The same from the layer itself: its values weighted by what was seen, projected, are what its attention gives.
+            let decoder = model.head.decoder.as_ref().unwrap();
+            let tokens = model.encoder.forward(patches, 0.0, &mut Noise::none());
+            let memory = if use_cls { tokens } else { model.encoder.patch_tokens(tokens) };
+            let queries = decoder.queries.val().unsqueeze_dim::<3>(0);
+            let x = decoder.decode(1, memory.clone(), 0.0, &mut Noise::none());
+            let layer = &decoder.layers[1];
+            let x = layer.asked(x, &queries, 0.0, &mut Noise::none());
+            let x = if pre_norm { layer.norm_cross.forward(x) } else { x } + queries;
+            // With one head the mean over heads is the head.
+            let single = CrossAttention { heads: 1, ..layer.cross_attn.clone() };
+            let mixed = single.weights(x.clone(), memory.clone()).matmul(memory.clone().apply(&single.v)).apply(&single.proj);
+            let given = single.forward(x, memory.clone(), memory);
+            let (mixed, given) = (read_values(mixed).unwrap(), read_values(given).unwrap());
+            assert!(mixed.iter().zip(&given).all(|(a, b)| (a - b).abs() < 1e-4));
+        }
+        s.decoder.enabled = false;
+        let init = Init { streams: Streams::new(5), device: &device };
+        assert!(Classifier::new(&init, Encoder::new(&init, &s), 4, &s).attention(Tensor::zeros([1, 16, 64], &device)).is_none());
+    }
 
     #[test]
     fn optimal_queries_form_a_simplex() {

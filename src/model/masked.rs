@@ -325,6 +325,7 @@ mod tests {
             seed: 0,
             classes: Vec::new(),
             protocol_hash: String::new(),
+            protocol: None,
             settings: Vec::new(),
         };
         let checkpoint = Checkpoint::new(state, vec![("model.bpk".into(), model_bytes(&model).unwrap())]);

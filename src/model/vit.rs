@@ -38,8 +38,12 @@ impl Attention {
 
 /// Scaled dot-product attention, `[B, H, Nq, d]` x `[B, H, Nk, d]` -> `[B, H, Nq, d]`.
 pub(super) fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, head: usize) -> Tensor<4> {
-    let scores = q.mul_scalar((head as f32).powf(-0.5)).matmul(k.transpose());
-    softmax(scores, 3).matmul(v)
+    attention(q, k, head).matmul(v)
+}
+
+/// Its weights, `[B, H, Nq, Nk]`.
+pub(super) fn attention(q: Tensor<4>, k: Tensor<4>, head: usize) -> Tensor<4> {
+    softmax(q.mul_scalar((head as f32).powf(-0.5)).matmul(k.transpose()), 3)
 }
 
 /// `module.forward` in a chain of tensor methods.

@@ -1,17 +1,20 @@
-//! Networks from checkpoints of earlier runs.
+//! Networks from checkpoints of earlier runs, and from weights files.
 
-use super::Training;
+use super::{Training, calibration, find_checkpoint};
 use crate::config::{Backbone, Origin, Resolved, Settings};
+use crate::dataset::Pack;
 use crate::engine::checkpoint::{self, Checkpoint};
 use crate::engine::train::load_model;
 use crate::model::init::Init;
 use crate::model::{Classifier, Encoder, MaskedAutoencoder, MaskedModel, MaskedVit, Vit};
 use crate::random::Streams;
-use crate::run::RunFolder;
+use crate::run::{Manifest, RunFolder};
+use crate::transform::prepare::Preparation;
 use crate::usage;
+use crate::weights::{self, Card, Part, same_classes};
 use anyhow::Result;
 use burn::prelude::*;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The settings a checkpoint was made under.
 pub fn settings_of(checkpoint: &Checkpoint, origin: &str) -> Result<Resolved> {
@@ -19,17 +22,94 @@ pub fn settings_of(checkpoint: &Checkpoint, origin: &str) -> Result<Resolved> {
     Resolved::default().with_values(values, &Origin::Run(origin.to_string()))
 }
 
-/// The encoder of a pretraining run.
+/// What finetuning starts from.
+pub struct Start {
+    pub encoder: Encoder,
+    /// A weights file that also holds the head for the same classes.
+    head: Option<PathBuf>,
+}
+
+impl Start {
+    /// An encoder whose head has yet to be trained.
+    pub fn encoder(encoder: impl Into<Encoder>) -> Self {
+        Self { encoder: encoder.into(), head: None }
+    }
+
+    /// A classifier with the encoder in place, and the head where there is one.
+    pub fn classifier(&self, init: &Init, classes: usize, s: &Settings) -> Result<Classifier> {
+        let fresh = Classifier::new(init, self.encoder.clone(), classes, s);
+        match &self.head {
+            Some(path) => weights::export::load(&weights::export::open(path)?.0, fresh, ""),
+            None => Ok(fresh),
+        }
+    }
+}
+
+/// The encoder of a pretraining run or of a weights file, and the head of a weights file that has one.
 ///
 /// # Errors
-/// When the run has none, or its input or network is another than `settings` describe: every differing key is named.
-pub fn pretrained_encoder(run: &Path, settings: &Settings, init: &Init) -> Result<Vit> {
-    let (checkpoint, theirs) = pretraining(run, settings)?;
+/// See [`check_start`].
+pub fn start(from: &Path, settings: &Settings, classes: &[String], init: &Init) -> Result<Start> {
+    if from.is_file() {
+        let card = check_weights(from, settings, Some(classes))?;
+        let encoder = weights::export::load(&weights::export::open(from)?.0, Encoder::new(init, settings), "encoder.")?;
+        return Ok(Start { encoder, head: (card.part == Part::Classifier).then(|| from.to_path_buf()) });
+    }
+    let (checkpoint, theirs) = pretraining(from, settings)?;
+    Ok(Start::encoder(pretrained_network(&checkpoint, &theirs, init)?))
+}
+
+/// Whether a training under `settings` can start from a run or a weights file, and with a head for `classes`. Costs a read and no network,
+/// so a command can refuse a wrong `--from` before it makes anything.
+///
+/// # Errors
+/// [`Usage`](crate::failure::Usage) when there is no encoder, its input or network is another than `settings` describe (every differing
+/// key is named), or the head is for classes in another order (both are shown).
+pub fn check_start(from: &Path, settings: &Settings, classes: Option<&[String]>) -> Result<()> {
+    if from.is_file() { check_weights(from, settings, classes).map(drop) } else { pretraining(from, settings).map(drop) }
+}
+
+/// Refuses a classifier where models must not have seen the labels they are asked about.
+pub fn refuse_trained_on_labels(from: &Path) -> Result<()> {
+    if weights::export::open(from)?.1.part == Part::Classifier {
+        usage!(
+            "--from {}: a network that was trained on labels cannot tell what models without them would say; give an encoder",
+            from.display()
+        );
+    }
+    Ok(())
+}
+
+fn check_weights(from: &Path, settings: &Settings, classes: Option<&[String]>) -> Result<Card> {
+    let (_, card) = weights::export::open(from)?;
+    let theirs = card.resolved(from)?;
+    let mut sections = vec!["data", "encoder", "vit"];
+    if settings.encoder.backbone != Backbone::Vit {
+        sections.push("resnet");
+    }
+    if let (Part::Classifier, Some(classes)) = (card.part, classes) {
+        same_classes(&card.classes, "the training data", classes)?;
+        sections.push("decoder");
+    }
+    refuse_differing(from, theirs.settings(), settings, &sections)?;
+    Ok(card)
+}
+
+fn refuse_differing(from: &Path, theirs: &Settings, settings: &Settings, sections: &[&str]) -> Result<()> {
+    let differing = differing_keys(theirs, settings, sections);
+    if !differing.is_empty() {
+        usage!("--from {}: its network differs in {}; use the same preset and settings for both", from.display(), differing.join(", "));
+    }
+    Ok(())
+}
+
+/// The encoder of a pretraining run's checkpoint.
+fn pretrained_network(checkpoint: &Checkpoint, theirs: &Resolved, init: &Init) -> Result<Vit> {
     let s = theirs.settings();
     if s.pretrain.method.visible_only() {
-        encoder_of::<MaskedAutoencoder>(&checkpoint, s, init)
+        encoder_of::<MaskedAutoencoder>(checkpoint, s, init)
     } else {
-        encoder_of::<MaskedVit>(&checkpoint, s, init)
+        encoder_of::<MaskedVit>(checkpoint, s, init)
     }
 }
 
@@ -37,24 +117,20 @@ fn encoder_of<M: MaskedModel>(checkpoint: &Checkpoint, settings: &Settings, init
     Ok(load_model(M::new(init, settings), checkpoint)?.into_encoder())
 }
 
-/// The checkpoint of a finished pretraining whose encoder is the one that `settings` describe. Costs a read and no network, so a command
-/// can refuse a wrong `--from` before it makes anything.
+/// The checkpoint of a finished pretraining whose encoder is the one that `settings` describe.
 pub fn pretraining(run: &Path, settings: &Settings) -> Result<(Checkpoint, Resolved)> {
     if !run.exists() {
-        usage!("--from {}: there is no such run", run.display());
+        usage!("--from {}: there is no such run or weights file", run.display());
     }
     if settings.encoder.backbone != Backbone::Vit {
         usage!("--from {}: pretraining makes vision transformers, and encoder.backbone is resnet18; leave out --from", run.display());
     }
     let folder = RunFolder::open(run)?;
     let Some((_, checkpoint)) = checkpoint::newest(&folder, &Training::Pretrain.name(), |_| {})? else {
-        usage!("--from {}: this run has no pretraining checkpoint", run.display());
+        usage!("--from {}: this run has no pretraining checkpoint; a finetuned network goes on from its `moue export`", run.display());
     };
     let theirs = settings_of(&checkpoint, &run.display().to_string())?;
-    let differing = differing_encoder_keys(theirs.settings(), settings);
-    if !differing.is_empty() {
-        usage!("--from {}: its encoder differs in {}; use the same preset and settings for both", run.display(), differing.join(", "));
-    }
+    refuse_differing(run, theirs.settings(), settings, &["data", "vit"])?;
     if checkpoint.state.step < checkpoint.state.steps {
         usage!(
             "--from {}: its pretraining stopped at step {} of {}; finish it with `moue pretrain --resume --out {}`",
@@ -67,14 +143,14 @@ pub fn pretraining(run: &Path, settings: &Settings) -> Result<(Checkpoint, Resol
     Ok((checkpoint, theirs))
 }
 
-/// Keys of the input and the encoder in which two settings differ.
-fn differing_encoder_keys(a: &Settings, b: &Settings) -> Vec<String> {
-    let table = |s: &Settings| {
-        let all = toml::Table::try_from(s).unwrap_or_default();
-        ["data", "vit"].map(|name| (name, all.get(name).and_then(toml::Value::as_table).cloned().unwrap_or_default()))
-    };
+/// Keys of some sections in which two settings differ.
+fn differing_keys(a: &Settings, b: &Settings, sections: &[&str]) -> Vec<String> {
+    let table = |s: &Settings| toml::Table::try_from(s).unwrap_or_default();
+    let (a, b) = (table(a), table(b));
     let mut keys = Vec::new();
-    for ((section, a), (_, b)) in table(a).into_iter().zip(table(b)) {
+    for section in sections {
+        let fields = |s: &toml::Table| s.get(*section).and_then(toml::Value::as_table).cloned().unwrap_or_default();
+        let (a, b) = (fields(&a), fields(&b));
         for (field, value) in a {
             if b.get(&field) != Some(&value) {
                 let other = b.get(&field).map(ToString::to_string).unwrap_or_default();
@@ -93,4 +169,80 @@ pub fn classifier(checkpoint: &Checkpoint, origin: &str, device: &Device) -> Res
     let encoder = Encoder::new(&init, resolved.settings());
     let model = Classifier::new(&init, encoder, checkpoint.state.classes.len(), resolved.settings());
     Ok((load_model(model, checkpoint)?, resolved))
+}
+
+/// A trained network with what is known of it.
+pub struct Trained {
+    pub network: Network,
+    /// What a weights file of it says.
+    pub card: Card,
+    pub resolved: Resolved,
+    /// The run that it comes from; none: a weights file.
+    pub folder: Option<RunFolder>,
+}
+
+pub enum Network {
+    Encoder(Vit),
+    Classifier(Classifier),
+}
+
+/// The word for the pretrained encoder where an objective can be named.
+pub const PRETRAINED: &str = "pretrain";
+
+/// The network of a run or of a weights file. Of a run: that of the objective `which`, or the pretrained encoder for [`PRETRAINED`]; none named:
+/// what the run is about.
+///
+/// # Errors
+/// Nothing trained there, or weights that do not fit what is said of them.
+pub fn trained(path: &Path, which: Option<&str>, device: &Device) -> Result<Trained> {
+    // The initial values are overwritten; the seed only has to be some seed.
+    let init = Init { streams: Streams::new(0), device };
+    if path.is_file() {
+        if which.is_some() {
+            usage!("{} is a weights file, which holds one network; leave out --which", path.display());
+        }
+        let (file, card) = weights::export::open(path)?;
+        let resolved = card.resolved(path)?;
+        let s = resolved.settings();
+        let network = match card.part {
+            Part::Encoder => Network::Encoder(weights::export::load(&file, Vit::new(&init, s), "encoder.")?),
+            Part::Classifier => {
+                let fresh = Classifier::new(&init, Encoder::new(&init, s), card.classes.len(), s);
+                Network::Classifier(weights::export::load(&file, fresh, "")?)
+            }
+        };
+        return Ok(Trained { network, card, resolved, folder: None });
+    }
+    let folder = RunFolder::open(path)?;
+    let pretrained = || checkpoint::newest(&folder, &Training::Pretrain.name(), |_| {});
+    let encoder = match which {
+        Some(PRETRAINED) => match pretrained()? {
+            Some(found) => Some(found),
+            None => usage!("{}: this run has no pretraining checkpoint", path.display()),
+        },
+        Some(_) => None,
+        // A run of pretraining alone.
+        None if Manifest::read(&folder).is_ok_and(|m| m.stages == [Training::Pretrain.name()]) => pretrained()?,
+        None => None,
+    };
+    let origin = path.display().to_string();
+    if let Some((_, checkpoint)) = encoder {
+        let resolved = settings_of(&checkpoint, &origin)?;
+        let network = Network::Encoder(pretrained_network(&checkpoint, &resolved, &init)?);
+        return Ok(Trained { network, card: Card::of(&checkpoint.state, Part::Encoder), resolved, folder: Some(folder) });
+    }
+    let checkpoint = find_checkpoint(&folder, which)?;
+    let data = Manifest::read(&folder)?.data;
+    if let Some(data) = &data {
+        same_classes(&checkpoint.state.classes, &format!("the manifest of {origin}"), &data.classes)?;
+    }
+    // A pack that is gone, or cannot be read any more, is not needed to use the network.
+    let pack = data.and_then(|data| Pack::open(Path::new(&data.pack)).ok());
+    let (model, resolved) = classifier(&checkpoint, &origin, device)?;
+    let card = Card {
+        calibration: calibration::read(&folder, &checkpoint.state)?,
+        preparation: pack.map(|pack| Preparation::of(pack.provenance())),
+        ..Card::of(&checkpoint.state, Part::Classifier)
+    };
+    Ok(Trained { network: Network::Classifier(model), card, resolved, folder: Some(folder) })
 }

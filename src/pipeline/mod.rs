@@ -9,8 +9,10 @@
 //! ```
 //! Every stage leaves a checkpoint; a resumed run skips what is done and goes on in the middle of what is not.
 
+pub mod calibration;
 pub mod load;
 pub mod outcome;
+pub mod recogniser;
 pub mod training;
 pub mod trial;
 
@@ -35,7 +37,9 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use load::Start;
 pub use outcome::Comparison;
+pub use recogniser::Recogniser;
 pub use training::{Regime, Stages, Training};
 pub use trial::Trial;
 
@@ -150,10 +154,10 @@ impl Job {
         let shards = Shards::new(if self.device.is_cpu { or_cores(s.run.threads) } else { 1 })?;
         let context = StageContext { job: self, streams, device: &device, shards: &shards, workers: or_cores(s.run.workers), events };
 
-        let mut encoder: Option<Encoder> = None;
+        let mut start: Option<Start> = None;
         if trainings.contains(&Training::Pretrain) {
             match context.pretrain()? {
-                Ended::Done(trained) => encoder = Some(trained.into()),
+                Ended::Done(trained) => start = Some(Start::encoder(trained)),
                 Ended::Interrupted => return Ok(Ended::Interrupted),
             }
             writer.check()?;
@@ -162,25 +166,25 @@ impl Job {
             return Ok(Ended::Done(None));
         }
         let init = Init { streams, device: &device };
-        let encoder = match (encoder, &self.from) {
-            (Some(encoder), _) => encoder,
-            (None, Some(run)) => load::pretrained_encoder(run, s, &init)?.into(),
+        let start = match (start, &self.from) {
+            (Some(start), _) => start,
+            (None, Some(from)) => load::start(from, s, &self.pack.protocol().classes, &init)?,
             (None, None) => {
                 let text = "the encoder starts from random weights (no --from RUN with a pretrained one)".to_string();
                 events.emit(&At::run(), Body::Message { level: Level::Info, text });
-                Encoder::new(&init, s)
+                Start::encoder(Encoder::new(&init, s))
             }
         };
         let mut candidates = None;
         if self.stages.labels {
-            match context.crossfit(&encoder, writer)? {
+            match context.crossfit(&start.encoder, writer)? {
                 Ended::Done(found) => candidates = Some(found),
                 Ended::Interrupted => return Ok(Ended::Interrupted),
             }
         }
         for training in trainings {
             let Training::Finetune(objective) = *training else { continue };
-            if let Ended::Interrupted = context.finetune(objective, encoder.clone())? {
+            if let Ended::Interrupted = context.finetune(objective, &start)? {
                 return Ok(Ended::Interrupted);
             }
             writer.check()?;
@@ -212,6 +216,7 @@ impl<'a> StageContext<'a> {
             seed: self.job.seed,
             classes: if labelled { card.classes.clone() } else { Vec::new() },
             protocol_hash: if labelled { card.hash() } else { String::new() },
+            protocol: labelled.then(|| card.clone()),
             settings: self.job.resolved.entries().map(|(k, v, _)| (k.to_string(), v)).collect(),
         };
         let regime = Regime::of(training, s);
@@ -297,17 +302,19 @@ impl<'a> StageContext<'a> {
         Ok(Ended::Done(candidates))
     }
 
-    fn finetune(&self, objective: Objective, encoder: Encoder) -> Result<Ended<Classifier>> {
+    fn finetune(&self, objective: Objective, start: &Start) -> Result<Ended<Classifier>> {
         let job = self.job;
         let settings = job.resolved.settings();
         let training = Training::Finetune(objective);
         let loaded = self.events.phase(&training.at(), Phase::Load, || -> Result<_> {
             let finetune = Finetune::new(objective, job.pack.clone(), job.candidates.as_ref(), settings, self.streams)?;
             let classes = job.pack.protocol().classes.len();
-            Ok((finetune, Classifier::new(&self.init(), encoder, classes, settings)))
+            Ok((finetune, start.classifier(&self.init(), classes, settings)?))
         });
         let (mut finetune, model) = loaded?;
-        let Ended::Done(model) = train(&mut finetune, model, &self.plan(training))? else { return Ok(Ended::Interrupted) };
+        let plan = self.plan(training);
+        let Ended::Done(model) = train(&mut finetune, model, &plan)? else { return Ok(Ended::Interrupted) };
+        self.calibrate(&model, &plan)?;
         if finetune.decides() {
             outcome::write_labels(&job.folder.labels(), &job.pack, &finetune)?;
         }
@@ -315,6 +322,18 @@ impl<'a> StageContext<'a> {
         let write = || outcome::write_predictions(&path, &model.valid(), &job.pack, settings, self.shards);
         self.events.phase(&training.at(), Phase::Evaluate, write)?;
         Ok(Ended::Done(model))
+    }
+
+    /// Fits the temperature of a network whose training is done and keeps it beside the checkpoints.
+    fn calibrate(&self, model: &Classifier, plan: &Plan) -> Result<()> {
+        let job = self.job;
+        let settings = job.resolved.settings();
+        let fitted =
+            self.events.phase(&plan.at, Phase::Evaluate, || calibration::fitted(&model.valid(), &job.pack, settings, self.shards))?;
+        match (fitted, checkpoint::latest_step(&job.folder, &plan.state.stage)?) {
+            (Some(fitted), Some(step)) => calibration::write(&job.folder, &plan.state.stage, step, fitted),
+            _ => Ok(()),
+        }
     }
 }
 

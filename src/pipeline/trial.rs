@@ -10,6 +10,7 @@ use crate::finetune::{read_logits, scored_faces};
 use crate::model::Classifier;
 use crate::run::{Manifest, RunFolder};
 use crate::usage;
+use crate::weights::same_classes;
 use anyhow::{Context, Result};
 use burn::module::Module;
 use std::path::{Path, PathBuf};
@@ -51,14 +52,7 @@ impl Trial {
             None => PathBuf::from(&Manifest::read(&folder)?.data.context("the run names no pack; give one with --data")?.pack),
         };
         let pack = Pack::open(&path)?;
-        if pack.protocol().classes != checkpoint.state.classes {
-            usage!(
-                "pack {} has the classes {}, the run was trained on {}: their labels mean different things",
-                path.display(),
-                pack.protocol().classes.join(", "),
-                checkpoint.state.classes.join(", ")
-            );
-        }
+        same_classes(&checkpoint.state.classes, &format!("pack {}", path.display()), &pack.protocol().classes)?;
         let faces = scored_faces(&pack, request.split);
         if faces.is_empty() {
             usage!("pack {} has no labelled faces in its {} split", path.display(), request.split);

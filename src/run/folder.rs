@@ -8,6 +8,7 @@
 //!               candidates.csv  candidate sets from predictions
 //!               history/        how each ambiguous face's confidences moved, a file for each objective that decides labels
 //!               predictions/    what each finished objective's model says about every face
+//!               calibration.json  temperatures that calibrate the probabilities of each network
 //!               log.txt         the progress lines
 //!               checkpoints/
 //!               media/          what pretraining predicts of a few faces, pictures beside its checkpoints
@@ -162,6 +163,10 @@ impl RunFolder {
     /// Of a finished objective, see [`predictions`](super::predictions).
     pub fn predictions(&self, objective: &str) -> PathBuf {
         self.path.join("predictions").join(format!("{objective}.csv"))
+    }
+
+    pub fn calibration(&self) -> PathBuf {
+        self.path.join("calibration.json")
     }
 
     pub fn log(&self) -> PathBuf {

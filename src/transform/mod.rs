@@ -3,3 +3,4 @@
 pub mod align;
 pub mod augment;
 pub mod normalize;
+pub mod prepare;

@@ -163,7 +163,7 @@ fn numbered_pictures(folder: &Path) -> Result<Vec<(u64, String, PathBuf)>> {
         let (Some(stem), Some(ending)) = (path.file_stem().and_then(|s| s.to_str()), path.extension().and_then(|s| s.to_str())) else {
             continue;
         };
-        if super::picture::EXTENSIONS.contains(&ending.to_ascii_lowercase().as_str()) {
+        if crate::dataset::picture::EXTENSIONS.contains(&ending.to_ascii_lowercase().as_str()) {
             found.push((stem.parse().unwrap_or(u64::MAX), stem.to_owned(), path.clone()));
         }
     }

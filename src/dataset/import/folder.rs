@@ -5,7 +5,8 @@
 //! gives another.
 
 use super::table::{Place, Separator, Table, clip};
-use super::{Ids, Item, Listing, Origin, must_exist, picture, plain_name};
+use super::{Ids, Item, Listing, Origin, must_exist, plain_name};
+use crate::dataset::picture;
 use crate::dataset::votes::{Rule, decide, usable};
 use crate::dataset::{Class, Face, Protocol, Split};
 use crate::usage;

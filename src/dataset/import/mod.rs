@@ -9,7 +9,6 @@ pub mod affectnet;
 pub mod ferplus;
 pub mod folder;
 mod npy;
-pub mod picture;
 pub mod rafdb;
 mod report;
 pub mod table;
@@ -18,6 +17,7 @@ pub use report::{Imported, Leak};
 pub use table::Place;
 
 use super::pack::{MAX_SIDE, PackWriter};
+use super::picture::{self, MAX_FILE};
 use super::{Class, Face, Pixels, Protocol, Split};
 use crate::failure::Usage;
 use crate::random::{SliceRandom, Streams};
@@ -34,8 +34,6 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 use zip::ZipArchive;
 
-/// Largest picture file that is read.
-const MAX_FILE: u64 = 256 << 20;
 /// Threads that decode; beyond this the disk is the limit.
 const MAX_THREADS: usize = 16;
 pub(crate) const UNREADABLE: &str = "picture missing or unreadable";
