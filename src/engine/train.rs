@@ -40,6 +40,8 @@ pub struct Plan<'a> {
     pub streams: Streams,
     /// The device that training tensors live on, with differentiation.
     pub device: &'a Device,
+    /// Whether the first step compiles and tunes kernels, as on every GPU.
+    pub compiles: bool,
     pub shards: &'a Shards,
     pub folder: &'a RunFolder,
     pub events: &'a EventSender,
@@ -87,6 +89,11 @@ impl Interval {
         }
         self.steps += 1;
         self.faces += faces as u64;
+    }
+
+    /// Waits until the device has done the steps so far.
+    fn wait(&self) -> Result<()> {
+        self.loss.clone().map_or(Ok(()), |loss| read_values(loss).map(|_| ()))
     }
 
     /// Mean loss, mean gradient norm and faces per second: one read from the device.
@@ -139,6 +146,10 @@ pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) 
     );
     let began = Instant::now();
     let mut interval = Interval { since: Some(began), ..Interval::default() };
+    let mut compiling = plan.compiles.then(Instant::now);
+    if compiling.is_some() {
+        plan.events.emit(&plan.at.step(step, step as f64 / per_epoch as f64), Body::Phase { name: Phase::Compile, elapsed: None });
+    }
     // The model moves into each step and back out.
     let mut slot = Some(model);
     while step < steps {
@@ -170,6 +181,11 @@ pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) 
             }
             interval.add(pass.loss, norm, positions.len());
             step += 1;
+            if let Some(began) = compiling.take() {
+                interval.wait()?;
+                let elapsed = Some(began.elapsed().as_secs_f64());
+                plan.events.emit(&plan.at.step(step, step as f64 / per_epoch as f64), Body::Phase { name: Phase::Compile, elapsed });
+            }
             if step.is_multiple_of(plan.log_every) || step == steps {
                 log(&mut interval, plan, step, per_epoch, schedule.rate(step - 1))?;
             }

@@ -234,6 +234,7 @@ impl<'a> StageContext<'a> {
             workers: self.workers,
             streams: self.streams,
             device: self.device,
+            compiles: !self.job.device.is_cpu,
             shards: self.shards,
             folder: &self.job.folder,
             events: self.events,
