@@ -11,14 +11,14 @@
 //!                                          |        crossfit finetunes on folds and predicts the rest: candidate sets without votes
 //!                                          |        over model (ViT, query decoder) and kernels (HOG, patches)
 //!                                          v
-//!                                  run (folder, manifest, events) -> eval, progress views, dashboard, `moue runs`
+//!                                  run (folder, manifest, events) -> eval, progress views, dashboard, report, `moue runs`
 //! ```
 //! `ablate` makes tables of whole runs; [`audit`] ranks the labels of one by how much speaks against them; `weights` exchanges networks with
 //! other programs.
 //! Data flows one way: below the resolved configuration nothing reads a flag or an environment variable. [`random`] names every random
-//! stream; [`failure`] says which errors are the user's to mend; [`report`] draws what is to be looked at; `selftest` holds a device
-//! against the CPU. Modules that compute on tensors need the feature `train` (default); all others, and the commands built on them, do
-//! without a GPU library.
+//! stream; [`failure`] says which errors are the user's to mend; [`report`] draws what is to be looked at, and makes the page of a run;
+//! `selftest` holds a device against the CPU. Modules that compute on tensors need the feature `train` (default); all others, and the
+//! commands built on them, do without a GPU library.
 
 #[cfg(feature = "train")]
 pub mod ablate;

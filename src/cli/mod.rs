@@ -7,6 +7,7 @@ mod devices;
 mod import;
 mod labels;
 pub mod output;
+mod report;
 mod runs;
 mod settings;
 mod watch;
@@ -77,6 +78,7 @@ pub enum Command {
     Hog(hog::HogArgs),
     Audit(audit::AuditArgs),
     Runs(runs::RunsArgs),
+    Report(report::ReportArgs),
     Watch(watch::WatchArgs),
     Replay(watch::ReplayArgs),
     #[cfg(feature = "train")]
@@ -113,6 +115,7 @@ impl Cli {
             Command::Hog(args) => args.run(),
             Command::Audit(args) => args.run(),
             Command::Runs(args) => args.run(),
+            Command::Report(args) => args.run(),
             Command::Watch(args) => args.run(),
             Command::Replay(args) => args.run(),
             #[cfg(feature = "train")]

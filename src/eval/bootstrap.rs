@@ -1,8 +1,45 @@
-//! Whether two runs differ on the same faces: a paired bootstrap (Efron and Tibshirani 1993) of accuracy and mean class recall.
+//! How sure measured figures are: the bootstrap over faces (Efron and Tibshirani 1993), of one run's scores and of the differences between
+//! two runs on the same faces. It knows how much other faces would change a figure, not how much another seed would.
 
 use crate::dataset::Class;
 use crate::eval::Confusion;
-use crate::random::{RngExt, Streams};
+use crate::random::{RngExt, Streams, weighted};
+
+/// Draws of faces that one interval may take: large test sets are resampled less often, and need it less.
+const DRAWS: u64 = 20_000_000;
+
+/// 95 % percentile intervals `(low, high)` of one run's scores.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Intervals {
+    pub accuracy: (f64, f64),
+    pub mean_recall: (f64, f64),
+    pub macro_f1: (f64, f64),
+}
+
+impl Intervals {
+    /// Draws as many faces as were measured, with replacement. All these scores depend only on how many faces fell into each cell of the
+    /// confusion matrix, so the matrix stands for the faces. At most `resamples` times; none without faces.
+    pub fn of(confusion: &Confusion, resamples: usize, streams: &Streams) -> Option<Self> {
+        let faces = confusion.total();
+        let classes = confusion.counts().len();
+        let mut running = 0.0;
+        let sums: Vec<f64> = confusion.counts().iter().flatten().map(|&n| (running += n as f64, running).1).collect();
+        let resamples = resamples.min((DRAWS / faces.max(1)) as usize).max(100);
+        let mut draws = [const { Vec::new() }; 3];
+        for resample in 0..resamples {
+            let mut rng = streams.at("bootstrap", &[resample as u64]);
+            let mut drawn = Confusion::new(classes);
+            for _ in 0..faces {
+                let cell = weighted(&sums, &mut rng);
+                drawn.add((cell / classes) as Class, (cell % classes) as Class);
+            }
+            let scores = [drawn.accuracy(), drawn.mean_recall(), drawn.macro_f1()];
+            draws.iter_mut().zip(scores).for_each(|(draws, score)| draws.push(score));
+        }
+        let [accuracy, mean_recall, macro_f1] = draws.map(|mut draws| interval(&mut draws));
+        (faces > 0).then_some(Self { accuracy, mean_recall, macro_f1 })
+    }
+}
 
 /// Two runs' predictions for the same labelled faces.
 pub struct Paired<'a> {
@@ -66,10 +103,16 @@ impl Paired<'_> {
 }
 
 fn difference((first, second): (f64, f64), draws: &mut [f64]) -> Difference {
+    let (low, high) = interval(draws);
+    let better = draws.iter().map(|d| if *d == 0.0 { 0.5 } else { f64::from(u8::from(*d > 0.0)) }).sum::<f64>() / draws.len() as f64;
+    Difference { first, second, low, high, second_better: better }
+}
+
+/// Sorts the draws and takes the middle 95 %.
+fn interval(draws: &mut [f64]) -> (f64, f64) {
     draws.sort_by(f64::total_cmp);
     let quantile = |q: f64| draws[((draws.len() - 1) as f64 * q).round() as usize];
-    let better = draws.iter().map(|d| if *d == 0.0 { 0.5 } else { f64::from(u8::from(*d > 0.0)) }).sum::<f64>() / draws.len() as f64;
-    Difference { first, second, low: quantile(0.025), high: quantile(0.975), second_better: better }
+    (quantile(0.025), quantile(0.975))
 }
 
 #[cfg(test)]
@@ -95,6 +138,21 @@ mod tests {
         let deviation = ((discordant - d * d) / n).sqrt();
         assert!((c.accuracy.high - c.accuracy.low - 2.0 * 1.96 * deviation).abs() < 0.2 * deviation, "{c:?} {deviation}");
         assert!(c.accuracy.low < d && d < c.accuracy.high && c.accuracy.second_better > 0.9);
+    }
+
+    #[test]
+    fn one_run_has_the_interval_of_a_share() {
+        let (labels, first, _) = faces(900, 6, 7);
+        let mut confusion = Confusion::new(3);
+        labels.iter().zip(&first).for_each(|(&truth, &predicted)| confusion.add(truth, predicted));
+        let found = Intervals::of(&confusion, 2000, &Streams::new(1)).unwrap();
+        let accuracy = confusion.accuracy();
+        let deviation = (accuracy * (1.0 - accuracy) / 900.0).sqrt();
+        assert!((found.accuracy.1 - found.accuracy.0 - 2.0 * 1.96 * deviation).abs() < 0.2 * deviation, "{found:?} {deviation}");
+        for (score, (low, high)) in [(confusion.mean_recall(), found.mean_recall), (confusion.macro_f1(), found.macro_f1)] {
+            assert!(low < score && score < high && high - low < 0.1, "{score} in {low}..{high}");
+        }
+        assert_eq!(Intervals::of(&Confusion::new(3), 100, &Streams::new(1)), None);
     }
 
     #[test]

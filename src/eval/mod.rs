@@ -19,6 +19,12 @@ impl Confusion {
         Self { counts: vec![vec![0; classes]; classes] }
     }
 
+    /// From counts `[true class][predicted class]`; none where they are not square.
+    pub fn from_counts(counts: Vec<Vec<u64>>) -> Option<Self> {
+        let square = counts.iter().all(|row| row.len() == counts.len());
+        square.then_some(Self { counts })
+    }
+
     pub fn add(&mut self, truth: Class, predicted: Class) {
         self.counts[usize::from(truth)][usize::from(predicted)] += 1;
     }
@@ -74,7 +80,40 @@ impl Confusion {
 }
 
 /// Equal-width bins of the calibration error (Guo et al. 2017).
-const CALIBRATION_BINS: usize = 15;
+pub const CALIBRATION_BINS: usize = 15;
+
+/// Faces by the probability of their predicted class: what the calibration error is made of, and a reliability diagram shows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reliability {
+    bins: [Bin; CALIBRATION_BINS],
+}
+
+/// Faces whose predicted class has a probability in `[i, i + 1) / 15`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Bin {
+    pub faces: u64,
+    pub right: u64,
+    /// Sum of the probabilities of the predicted classes.
+    pub confidence: f64,
+}
+
+impl Reliability {
+    pub fn add(&mut self, confidence: f64, right: bool) {
+        let bin = &mut self.bins[((confidence * CALIBRATION_BINS as f64) as usize).min(CALIBRATION_BINS - 1)];
+        bin.faces += 1;
+        bin.right += u64::from(right);
+        bin.confidence += confidence;
+    }
+
+    pub fn bins(&self) -> &[Bin; CALIBRATION_BINS] {
+        &self.bins
+    }
+
+    /// Expected calibration error of `faces` in all: how far, on average, the probability of the predicted class is from the share that is right.
+    pub fn error(&self, faces: usize) -> f64 {
+        self.bins.iter().map(|bin| (bin.confidence - bin.right as f64).abs()).sum::<f64>() / faces.max(1) as f64
+    }
+}
 
 /// What a network makes of labelled faces.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,7 +130,7 @@ impl Scored {
     pub fn new(classes: usize, labels: &[Class], logits: &[f32]) -> Self {
         let mut confusion = Confusion::new(classes);
         let mut loss = 0.0;
-        let mut bins = [(0u64, 0.0, 0.0); CALIBRATION_BINS];
+        let mut reliability = Reliability::default();
         let all: Vec<Class> = (0..classes as Class).collect();
         for (&label, z) in labels.iter().zip(logits.chunks(classes)) {
             let predicted = argmax(z);
@@ -101,13 +140,10 @@ impl Scored {
                 continue;
             };
             loss -= p[usize::from(label)].max(f64::MIN_POSITIVE).ln();
-            let confidence = p[usize::from(predicted)];
-            let bin = &mut bins[((confidence * CALIBRATION_BINS as f64) as usize).min(CALIBRATION_BINS - 1)];
-            *bin = (bin.0 + 1, bin.1 + confidence, bin.2 + f64::from(u8::from(predicted == label)));
+            reliability.add(p[usize::from(predicted)], predicted == label);
         }
-        let faces = labels.len().max(1) as f64;
-        let calibration_error = bins.iter().map(|(_, confidence, right)| (confidence - right).abs()).sum::<f64>() / faces;
-        Self { confusion, loss: loss / faces, calibration_error }
+        let calibration_error = reliability.error(labels.len());
+        Self { confusion, loss: loss / labels.len().max(1) as f64, calibration_error }
     }
 
     /// The event that reports it.

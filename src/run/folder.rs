@@ -10,6 +10,7 @@
 //!               predictions/    what each finished objective's model says about every face
 //!               calibration.json  temperatures that calibrate the probabilities of each network
 //!               log.txt         the progress lines
+//!               report.html     the page of `moue report`
 //!               checkpoints/
 //!               media/          what pretraining predicts of a few faces, pictures beside its checkpoints
 //! ```
