@@ -262,7 +262,7 @@ fn what_cannot_be_audited_is_refused() {
     let good = fs::read_to_string(&predictions).unwrap();
     for (change, code, parts) in [
         (good[..good.len() - 20].to_string(), 1, ["pll.csv", "line 101"]),
-        (good.replacen("p_neutral", "p_calm", 1), 1, ["predictions", "calm"]),
+        (good.replace("neutral", "calm"), 1, ["predictions", "calm"]),
         (good.replacen("train-", "strain-", 1), 1, ["other faces", "strain-"]),
         ("hello\n".into(), 2, ["pll.csv", "no predictions"]),
     ] {
