@@ -491,6 +491,51 @@ fn votes_csv() {
 }
 
 #[test]
+fn annotations_csv() {
+    let place = Place::new();
+    for i in 0..3 {
+        place.write(&format!("mine/images/{i}.png"), gray(i));
+    }
+    let answers = "file,annotator,label,split\n0.png,Ada,sad,train\n1.png,Ada,glad,train\n0.png,Ben,sad,train\n1.png,Cy,glad,train\n\
+                   0.png,Cy,nf,train\n2.png,Ben,glad,valid\n2.png,Ada,glad,valid\n0.png,Dee,sad,train\n";
+    place.write("mine/annotations.csv", answers);
+    let (pack, text) = place.good("folder", "mine", &[]);
+    assert_eq!(pack.protocol().columns().collect::<Vec<_>>(), ["glad", "sad", "NF"]);
+    let faces: Vec<_> = pack.faces().iter().map(|f| (f.id.as_str(), f.split, f.label, f.votes.clone())).collect();
+    assert_eq!(
+        faces,
+        [
+            ("0.png", Split::Train, Some(1), vec![0, 3, 1]),
+            ("1.png", Split::Train, Some(0), vec![2, 0, 0]),
+            ("2.png", Split::Valid, Some(0), vec![2, 0, 0])
+        ]
+    );
+    assert_eq!(pack.provenance()["annotators"], serde_json::json!(["Ada", "Ben", "Cy", "Dee"]));
+    assert_eq!(pack.faces()[0].panel, [Some(1), Some(1), Some(2), Some(1)]);
+    assert_eq!(pack.faces()[2].panel, [Some(0), Some(0), None, None]);
+    assert!(text.contains("vote entropy"), "{text}");
+    let (pack, _) = place.good("folder", "mine", &["--classes", "sad,glad,mad"]);
+    assert_eq!((pack.faces()[0].label, pack.faces()[0].panel[2]), (Some(0), Some(3)));
+
+    fs::remove_file(place.path("out/p.moue")).unwrap();
+    let bad = |text: &str, code, words: &[&str]| {
+        place.write("mine/annotations.csv", text);
+        place.bad("folder", "mine", &[], code, words);
+    };
+    bad("file,annotator\n0.png,Ada\n", 1, &["`label` is missing"]);
+    bad("file,annotator,label\n0.png,Ada\n", 1, &["annotations.csv line 2", "2 fields"]);
+    bad("file,annotator,label\n0.png,Ada,sad\n0.png,Ada,glad\n", 1, &["annotations.csv line 3", "Ada", "second time"]);
+    bad("file,annotator,label\n0.png,Ada,\n", 1, &["annotations.csv line 2", "no label"]);
+    bad("file,annotator,label\n0.png,,sad\n", 1, &["annotations.csv line 2", "no annotator"]);
+    bad("file,annotator,label,split\n0.png,Ada,sad,train\n0.png,Ben,sad,test\n", 1, &["line 3", "train face in line 2"]);
+    bad("file,annotator,label\n0.png,Ada,0\n1.png,Ada,1\n", 2, &["--classes"]);
+    bad("file,annotator,label\n0.png,Ada,sad\n", 1, &["at least two"]);
+    bad("file,annotator,label\n../0.png,Ada,sad\n", 1, &["no file name inside"]);
+    place.write("mine/votes.csv", "file,a,b\n");
+    place.bad("folder", "mine", &[], 2, &["votes.csv and annotations.csv"]);
+}
+
+#[test]
 fn candidates_csv() {
     let place = Place::new();
     for i in 0..3 {
@@ -511,5 +556,5 @@ fn candidates_csv() {
     bad("file,candidates\n0.png,\n", 1, &["candidates.csv line 2", "neither"]);
     bad("file,maybe\n0.png,sad\n", 1, &["`candidates` is missing"]);
     place.write("mine/votes.csv", "file,a,b\n");
-    place.bad("folder", "mine", &[], 2, &["votes.csv and a candidates.csv"]);
+    place.bad("folder", "mine", &[], 2, &["votes.csv and candidates.csv"]);
 }

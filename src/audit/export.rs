@@ -28,6 +28,7 @@ impl Audit {
             "given": self.name(finding.given),
             "given_by": if face.by_majority { "majority of votes" } else { "label" },
             "suggested": self.name(finding.suggested),
+            "contradicted": finding.is_contradicted(),
         });
         let mut set = |key: &str, known: Option<Value>| {
             if let Some(known) = known {

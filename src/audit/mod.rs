@@ -117,6 +117,6 @@ impl Audit {
 
     /// Findings whose witnesses together contradict the given label.
     pub fn contradicted(&self) -> usize {
-        self.findings.iter().filter(|f| f.suggested != f.given).count()
+        self.findings.iter().filter(|f| f.is_contradicted()).count()
     }
 }

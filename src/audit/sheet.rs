@@ -49,8 +49,8 @@ pub fn sheet(audit: &Audit, top: usize) -> Result<RgbImage> {
         write(&mut page, x, line, 1, FAINT, &format!("{}  suspicion {:.3}", n + 1, finding.suspicion));
         let total: u32 = face.votes.iter().sum();
         let share = |c: Class| if total > 0 { f64::from(face.votes[usize::from(c)]) / f64::from(total) } else { 0.0 };
-        let contradicted = finding.suggested != finding.given;
-        for class in [finding.given, finding.suggested].into_iter().take(1 + usize::from(contradicted)) {
+        let contradicted = finding.is_contradicted();
+        for class in [finding.given, finding.suggested] {
             line += LINE;
             let before = class == finding.given;
             let name = audit.name(class);

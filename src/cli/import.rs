@@ -134,11 +134,12 @@ struct Affectnet {
     common: Common,
 }
 
-/// Your own pictures: class folders, or images/ with votes.csv or candidates.csv
+/// Your own pictures: class folders, or images/ with votes.csv, annotations.csv or candidates.csv
 #[derive(Debug, Args)]
 #[command(after_help = "Layouts:\n  train/happy/*.png  valid/happy/*.png ...   or   happy/*.png ... with --valid-share\n  images/*  and  \
-                        votes.csv: file,split,<class names>[,unknown,NF]   (split may be left out)\n  images/*  and  candidates.csv: \
-                        file,candidates,split,label   with candidates as happy|calm\n\nExample:\n  moue import folder my-faces --valid-share \
+                        votes.csv: file,split,<class names>[,unknown,NF]   (split may be left out)\n  images/*  and  annotations.csv: \
+                        file,annotator,label,split   one line for each answer\n  images/*  and  candidates.csv: file,candidates,split,label   \
+                        with candidates as happy|calm\n\nExample:\n  moue import folder my-faces --valid-share \
                         0.1 --seed 7 --out mine.moue")]
 struct Folder {
     source: PathBuf,

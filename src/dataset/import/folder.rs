@@ -1,13 +1,15 @@
-//! Your own pictures: class folders, or `images/` with a `votes.csv` or a `candidates.csv`.
+//! Your own pictures: class folders, or `images/` with a `votes.csv`, an `annotations.csv` or a `candidates.csv`.
 //!
 //! Classes are known by name. Numbers in place of names are refused with the readings that published data sets give them, until
 //! `--classes` says what they mean; so are votes without a header. Class folders are taken in alphabetical order unless `--classes`
 //! gives another.
 
+mod annotations;
+
 use super::table::{Place, Separator, Table, clip};
 use super::{Ids, Item, Listing, Origin, must_exist, plain_name};
 use crate::dataset::picture;
-use crate::dataset::votes::{Rule, decide, usable};
+use crate::dataset::votes::Rule;
 use crate::dataset::{Class, Face, Protocol, Split};
 use crate::usage;
 use anyhow::{Context, Result, anyhow, bail};
@@ -43,12 +45,12 @@ pub fn list(source: &Path, request: &Request) -> Result<Listing> {
             usage!("--classes needs at least two different names, separated by commas");
         }
     }
-    let (votes, candidates) = (source.join("votes.csv"), source.join("candidates.csv"));
-    match (votes.is_file(), candidates.is_file()) {
-        (true, true) => usage!("{} has a votes.csv and a candidates.csv; keep the one to import", source.display()),
-        (true, false) => list_votes(source, &votes, request),
-        (false, true) => list_candidates(source, &candidates, request),
-        (false, false) => list_folders(source, request),
+    type List = fn(&Path, &Path, &Request) -> Result<Listing>;
+    let lists: [(&str, List); 3] = [("votes.csv", list_votes), ("annotations.csv", annotations::list), ("candidates.csv", list_candidates)];
+    match lists.iter().filter(|(name, _)| source.join(name).is_file()).collect::<Vec<_>>()[..] {
+        [] => list_folders(source, request),
+        [(name, list)] => list(source, &source.join(name), request),
+        [(a, _), (b, _), ..] => usage!("{} has {a} and {b}; keep the one to import", source.display()),
     }
 }
 
@@ -168,7 +170,11 @@ fn list_folders(source: &Path, request: &Request) -> Result<Listing> {
     }
     let found: BTreeSet<String> = parts.iter().flat_map(|p| p.2.keys().cloned()).collect();
     if found.len() < 2 {
-        usage!("{}: {} class folders, expected at least two (or images/ with votes.csv or candidates.csv)", source.display(), found.len());
+        usage!(
+            "{}: {} class folders, expected at least two (or images/ with votes.csv, annotations.csv or candidates.csv)",
+            source.display(),
+            found.len()
+        );
     }
     let classes = request.classes.as_deref();
     let meaning = read_names(&found, classes, &source.display().to_string())?;
@@ -295,11 +301,7 @@ fn list_votes(source: &Path, path: &Path, request: &Request) -> Result<Listing> 
         }
         item.face.votes = votes.iter().map(|v| if shares { (v * 1000.0).round() as u32 } else { *v as u32 }).collect();
         let classes = listing.card.classes.len();
-        match decide(&item.face.votes, classes, request.rule) {
-            Ok(class) => item.face.label = Some(class),
-            Err(_) if request.keep_ambiguous && item.face.split == Split::Train && usable(&item.face.votes, classes) => kept += 1,
-            Err(open) => item.drop = Some(open.reason()),
-        }
+        kept += usize::from(annotations::judge(&mut item, classes, request.rule, request.keep_ambiguous));
         listing.items.push(item);
     }
     if request.keep_ambiguous {

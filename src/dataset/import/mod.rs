@@ -95,11 +95,14 @@ pub struct Listing {
     pub notes: Vec<String>,
     /// Label files that were read.
     pub sources: Vec<String>,
+    /// Names of the annotators, in the order of the faces' panels; empty where nobody is known.
+    pub annotators: Vec<String>,
 }
 
 impl Listing {
     pub fn new(importer: &'static str, card: Protocol) -> Self {
-        Self { importer, card, items: Vec::new(), archive: None, dropped: BTreeMap::new(), notes: Vec::new(), sources: Vec::new() }
+        let (items, dropped, notes, sources, annotators) = Default::default();
+        Self { importer, card, items, archive: None, dropped, notes, sources, annotators }
     }
 
     pub(crate) fn count_dropped(&mut self, reason: impl Into<String>) {

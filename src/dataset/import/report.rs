@@ -52,6 +52,7 @@ pub struct Imported {
     /// Copies among the faces in the pack.
     pub leaks_in_pack: Vec<Leak>,
     pub notes: Vec<String>,
+    annotators: Vec<String>,
     settings: serde_json::Value,
     seen: HashMap<Print, [u32; SPLITS]>,
     kept: HashMap<Print, [u32; SPLITS]>,
@@ -71,6 +72,7 @@ impl Imported {
             leaks: Vec::new(),
             leaks_in_pack: Vec::new(),
             notes: listing.notes.clone(),
+            annotators: listing.annotators.clone(),
             settings: serde_json::json!({
                 "size": options.size, "align_margin": options.align, "drop_leaks": options.drop_leaks, "skip_unreadable": options.skip_unreadable,
             }),
@@ -143,6 +145,7 @@ impl Imported {
             "copies_before_rule": self.leaks,
             "copies_in_pack": self.leaks_in_pack,
             "notes": self.notes,
+            "annotators": self.annotators,
         })
     }
 }
