@@ -3,7 +3,7 @@
 use super::output::{check_output, print};
 use crate::config::{DeviceChoice, Objective};
 use crate::engine::device;
-use crate::model::Encoder;
+use crate::model::{Encoder, Vit};
 use crate::pipeline::load::{self, Network, Trained};
 use crate::usage;
 use crate::weights::parameters::Branch;
@@ -67,8 +67,8 @@ impl ExportArgs {
         }
         let s = resolved.settings();
         let tensors = match &network {
-            Network::Encoder(vit) => export::export(&Branch { encoder: Encoder::from(vit.clone()) }, self.layout, s)?,
-            Network::Classifier(model) => export::export(model, self.layout, s)?,
+            Network::Encoder(vit) => export::export(&Branch { encoder: Encoder::from(Vit::clone(vit)) }, self.layout, s)?,
+            Network::Classifier(model) => export::export(&**model, self.layout, s)?,
         };
         let part = if self.layout == Layout::Moue { card.part } else { Part::Encoder };
         let card = Card { part, layout: self.layout, ..card };

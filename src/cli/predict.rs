@@ -238,19 +238,18 @@ impl PredictArgs {
     fn looks(&self, items: &[Item], batch: &Batch, logits: &[f32], recogniser: &Recogniser) -> Result<Vec<attention::Row>> {
         let classes = recogniser.classes.len();
         let weights = recogniser.read_attention(&batch.prepared)?.context("a decoder has queries")?;
+        let places = weights.len() / (batch.crops.len() * classes).max(1);
         let faces = items.iter().zip(&batch.made).filter(|(_, made)| matches!(made, Made::Face)).map(|(item, _)| item);
-        let each = weights.len() / batch.crops.len().max(1);
-        let rows = faces.zip(&batch.crops).zip(logits.chunks(classes)).zip(weights.chunks(each.max(1)));
-        let row = |(((item, crop), logits), weights): (((&Item, &Pixels), &[f32]), &[f32])| {
-            let heat = |class: &str| {
-                let c = recogniser.classes.iter().position(|name| name == class).unwrap_or(0);
-                weights[c * (each / classes)..][..each / classes].to_vec()
-            };
-            let top = ranked(logits, recogniser).into_iter().take(usize::from(self.top));
-            let panels = top.map(|(class, probability)| Panel { heat: heat(&class), class, probability }).collect();
-            attention::Row { name: item.path.display().to_string(), face: crop.clone(), panels }
-        };
-        Ok(rows.map(row).collect())
+        let mut rows = Vec::with_capacity(batch.crops.len());
+        for (n, (item, crop)) in faces.zip(&batch.crops).enumerate() {
+            let mut panels = Vec::new();
+            for (class, probability) in ranked(&logits[n * classes..][..classes], recogniser).into_iter().take(usize::from(self.top)) {
+                let c = recogniser.classes.iter().position(|name| *name == class).context("a class of the network")?;
+                panels.push(Panel { heat: weights[(n * classes + c) * places..][..places].to_vec(), class, probability });
+            }
+            rows.push(attention::Row { name: item.path.display().to_string(), face: crop.clone(), panels });
+        }
+        Ok(rows)
     }
 }
 

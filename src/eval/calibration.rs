@@ -116,11 +116,11 @@ mod tests {
     #[test]
     fn too_little_is_no_fit() {
         let logits = [1.0, 0.0].repeat(MIN_FACES);
-        assert!(Calibration::fit(Split::Valid, 2, &vec![0; MIN_FACES - 1], &logits[2..]).is_none());
+        assert!(Calibration::fit(Split::Valid, 2, &[0; MIN_FACES - 1], &logits[2..]).is_none());
         // All right: as sure as allowed. All wrong: as unsure as allowed.
-        assert!(Calibration::fit(Split::Valid, 2, &vec![0; MIN_FACES], &logits).unwrap().temperature < 0.06);
-        assert!(Calibration::fit(Split::Valid, 2, &vec![1; MIN_FACES], &logits).unwrap().temperature > 19.0);
-        assert!(Calibration::fit(Split::Valid, 2, &vec![1; MIN_FACES], &[f32::NAN; 2 * MIN_FACES]).is_none());
+        assert!(Calibration::fit(Split::Valid, 2, &[0; MIN_FACES], &logits).unwrap().temperature < 0.06);
+        assert!(Calibration::fit(Split::Valid, 2, &[1; MIN_FACES], &logits).unwrap().temperature > 19.0);
+        assert!(Calibration::fit(Split::Valid, 2, &[1; MIN_FACES], &[f32::NAN; 2 * MIN_FACES]).is_none());
     }
 
     #[test]

@@ -182,8 +182,8 @@ pub struct Trained {
 }
 
 pub enum Network {
-    Encoder(Vit),
-    Classifier(Classifier),
+    Encoder(Box<Vit>),
+    Classifier(Box<Classifier>),
 }
 
 /// The word for the pretrained encoder where an objective can be named.
@@ -205,10 +205,10 @@ pub fn trained(path: &Path, which: Option<&str>, device: &Device) -> Result<Trai
         let resolved = card.resolved(path)?;
         let s = resolved.settings();
         let network = match card.part {
-            Part::Encoder => Network::Encoder(weights::export::load(&file, Vit::new(&init, s), "encoder.")?),
+            Part::Encoder => Network::Encoder(Box::new(weights::export::load(&file, Vit::new(&init, s), "encoder.")?)),
             Part::Classifier => {
                 let fresh = Classifier::new(&init, Encoder::new(&init, s), card.classes.len(), s);
-                Network::Classifier(weights::export::load(&file, fresh, "")?)
+                Network::Classifier(Box::new(weights::export::load(&file, fresh, "")?))
             }
         };
         return Ok(Trained { network, card, resolved, folder: None });
@@ -228,7 +228,7 @@ pub fn trained(path: &Path, which: Option<&str>, device: &Device) -> Result<Trai
     let origin = path.display().to_string();
     if let Some((_, checkpoint)) = encoder {
         let resolved = settings_of(&checkpoint, &origin)?;
-        let network = Network::Encoder(pretrained_network(&checkpoint, &resolved, &init)?);
+        let network = Network::Encoder(Box::new(pretrained_network(&checkpoint, &resolved, &init)?));
         return Ok(Trained { network, card: Card::of(&checkpoint.state, Part::Encoder), resolved, folder: Some(folder) });
     }
     let checkpoint = find_checkpoint(&folder, which)?;
@@ -244,5 +244,5 @@ pub fn trained(path: &Path, which: Option<&str>, device: &Device) -> Result<Trai
         preparation: pack.map(|pack| Preparation::of(pack.provenance())),
         ..Card::of(&checkpoint.state, Part::Classifier)
     };
-    Ok(Trained { network: Network::Classifier(model), card, resolved, folder: Some(folder) })
+    Ok(Trained { network: Network::Classifier(Box::new(model)), card, resolved, folder: Some(folder) })
 }
