@@ -126,3 +126,18 @@ fn a_real_terminal_is_given_back() {
         assert!(terminal.ends().0.success(), "{how}");
     }
 }
+
+/// Nobody looks any more: what only looks ends.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_that_goes_away_ends_the_view() {
+    let root = tempfile::tempdir().unwrap();
+    write_run(root.path());
+    let mut terminal = Terminal::start(root.path(), "gone", &format!("{} watch demo", env!("CARGO_BIN_EXE_moue")));
+    terminal.sees("completed");
+    let process = Path::new("/proc").join(terminal.pid());
+    assert!(process.exists());
+    terminal.script.kill().unwrap();
+    terminal.script.wait().unwrap();
+    terminal::wait("the end of the view", || !process.exists());
+}

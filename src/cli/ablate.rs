@@ -13,6 +13,7 @@ use crate::dataset::Pack;
 use crate::dataset::generated::GeneratorConfig;
 use crate::engine::device;
 use crate::labels::Candidates;
+use crate::run::prints;
 use crate::usage;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -64,7 +65,7 @@ pub struct AblateArgs {
 
 impl AblateArgs {
     pub fn run(self) -> Result<()> {
-        let control = terminal::control()?;
+        let control = terminal::control(prints::silence_input)?;
         let table = find(&self.table).context("clap knows the tables")?;
         let rows = self.chosen(table)?;
         let mut settings = SettingsArgs { preset: self.settings.preset.clone(), ..self.settings };

@@ -13,6 +13,7 @@ use crate::labels::Candidates;
 use crate::pipeline::{self, Job, JobEnd, Results, Stages};
 use crate::random::Streams;
 use crate::run::manifest::command_line;
+use crate::run::prints;
 use crate::run::{Manifest, RunFolder};
 use crate::usage;
 use anyhow::{Context, Result};
@@ -87,7 +88,7 @@ impl TrainingArgs {
 
     /// Builds the job and runs it. Everything that can be refused is refused before a run folder exists.
     pub fn run(self, request: &Request) -> Result<Ran> {
-        let control = terminal::control()?;
+        let control = terminal::control(prints::silence_input)?;
         let earlier = if self.resume { Some(self.earlier()?) } else { None };
         let resolved = self.resolve(request, earlier.as_ref())?;
         let settings = resolved.settings().clone();

@@ -140,8 +140,8 @@ impl ReplayArgs {
 
 fn show(mut app: App, look: &LookArgs) -> Result<()> {
     app.set_graphics(look.graphics());
-    // A signal ends it as `q` does.
-    let control = terminal::control()?;
+    // A signal ends it as `q` does, and so does the end of the terminal.
+    let control = terminal::control(terminal::end)?;
     let prints = Prints::default();
     let shown = Screen::enter(&prints).and_then(|mut screen| screen.show(&mut app, |_| control.stopping()));
     prints.release();

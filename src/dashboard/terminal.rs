@@ -30,11 +30,18 @@ const PATIENCE: Duration = Duration::from_millis(10);
 static SHOWN: AtomicBool = AtomicBool::new(false);
 static DRAWING: Mutex<()> = Mutex::new(());
 
-/// A control that signals speak to; a second signal ends the process, with the terminal as it was. Once a process.
-pub fn control() -> Result<Control> {
+/// A control that signals speak to; a second signal ends the process, with the terminal as it was, and where the terminal goes away `hang_up` says
+/// what then. Once a process.
+pub fn control(hang_up: fn()) -> Result<Control> {
     let control = Control::default();
-    control.listen(leave)?;
+    control.listen(leave, hang_up)?;
     Ok(control)
+}
+
+/// Ends a process that only shows something: there is nobody left to show it to.
+pub fn end() {
+    leave();
+    std::process::exit(129);
 }
 
 /// Gives the terminal back, for a way out that runs no destructors. Does nothing where the dashboard does not have it.

@@ -73,29 +73,31 @@ impl Control {
     }
 
     /// Takes SIGINT and SIGTERM (on Windows the console's events) as the wish to stop; the second one ends the process with code 130, after
-    /// `farewell`. A terminal that goes away (SIGHUP) ends nothing: a night's work must not hang on a connection. Once a process.
-    pub fn listen(&self, farewell: fn()) -> Result<()> {
+    /// `farewell`. A terminal that goes away (SIGHUP) is no such wish, for a night's work must not hang on a connection: `hang_up` says what then.
+    /// Once a process.
+    pub fn listen(&self, farewell: fn(), hang_up: fn()) -> Result<()> {
         let control = self.clone();
-        signals(move || {
+        let stop = move || {
             if control.stop() {
                 farewell();
                 std::process::exit(130);
             }
-        })
+        };
+        signals(stop, hang_up)
     }
 }
 
 #[cfg(unix)]
-fn signals(stop: impl Fn() + Send + 'static) -> Result<()> {
+fn signals(stop: impl Fn() + Send + 'static, hang_up: impl Fn() + Send + 'static) -> Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot listen for signals")?;
-    let listen = move || signals.forever().filter(|signal| *signal != SIGHUP).for_each(|_| stop());
+    let listen = move || signals.forever().for_each(|signal| if signal == SIGHUP { hang_up() } else { stop() });
     thread::Builder::new().name("signals".into()).spawn(listen).context("cannot listen for signals")?;
     Ok(())
 }
 
 #[cfg(not(unix))]
-fn signals(stop: impl Fn() + Send + 'static) -> Result<()> {
+fn signals(stop: impl Fn() + Send + 'static, _: impl Fn() + Send + 'static) -> Result<()> {
     ctrlc::set_handler(stop).context("cannot listen for interrupts")
 }
 

@@ -101,6 +101,16 @@ mod capture {
         Ok(Box::new(out))
     }
 
+    /// Puts an input in place of the standard one on which nothing ever comes. Whoever reads keys from a terminal that went away would otherwise
+    /// read its end again and again (crossterm 0.29 does, inside one call), on a core that training needs.
+    pub fn silence_input() {
+        if let Ok((reader, writer)) = io::pipe()
+            && rustix::stdio::dup2_stdin(&reader).is_ok()
+        {
+            std::mem::forget(writer);
+        }
+    }
+
     /// Gives the standard output and error back. Does nothing where they were not led away.
     pub fn end() {
         // Not to be waited for: a panic may come from anywhere.
@@ -122,6 +132,8 @@ mod capture {
     }
 
     pub fn end() {}
+
+    pub fn silence_input() {}
 }
 
-pub use capture::{begin, end};
+pub use capture::{begin, end, silence_input};
