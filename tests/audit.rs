@@ -118,7 +118,8 @@ fn wrong_labels_come_first_and_every_output_agrees() {
     // Divided votes and unanimous ones alike: the model has learned the truth, so all wrong labels stand above all right ones.
     let mut first: Vec<&str> = ids[..20].to_vec();
     let mut expected: Vec<&str> = wrong.iter().map(|&i| pack.faces()[i].id.as_str()).collect();
-    (first.sort_unstable(), expected.sort_unstable());
+    first.sort_unstable();
+    expected.sort_unstable();
     assert_eq!(first, expected);
     let measured = &found["measured"];
     assert_eq!((&measured["average_precision"], &measured["base_rate"], &measured["wrong"]), (&1.0.into(), &0.2.into(), &20.into()));
