@@ -290,7 +290,7 @@ fn a_run_that_was_trained_is_audited() {
     // The history tells of as many flips as the events do, and ends where labels.csv does.
     let flips: u64 =
         b.events("B").iter().filter_map(|e| if let moue::run::Body::Confidence { flips, .. } = e.body { Some(flips) } else { None }).sum();
-    let told =
+    let told: u64 =
         found["flips"].as_object().unwrap().values().flat_map(|row| row.as_object().unwrap().values()).map(|n| n.as_u64().unwrap()).sum();
     assert!(flips > 0);
     assert_eq!(flips, told);
