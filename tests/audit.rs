@@ -118,7 +118,8 @@ fn wrong_labels_come_first_and_every_output_agrees() {
     // Divided votes and unanimous ones alike: the model has learned the truth, so all wrong labels stand above all right ones.
     let mut first: Vec<&str> = ids[..20].to_vec();
     let mut expected: Vec<&str> = wrong.iter().map(|&i| pack.faces()[i].id.as_str()).collect();
-    (first.sort_unstable(), expected.sort_unstable());
+    first.sort_unstable();
+    expected.sort_unstable();
     assert_eq!(first, expected);
     let measured = &found["measured"];
     assert_eq!((&measured["average_precision"], &measured["base_rate"], &measured["wrong"]), (&1.0.into(), &0.2.into(), &20.into()));
@@ -289,7 +290,7 @@ fn a_run_that_was_trained_is_audited() {
     // The history tells of as many flips as the events do, and ends where labels.csv does.
     let flips: u64 =
         b.events("B").iter().filter_map(|e| if let moue::run::Body::Confidence { flips, .. } = e.body { Some(flips) } else { None }).sum();
-    let told =
+    let told: u64 =
         found["flips"].as_object().unwrap().values().flat_map(|row| row.as_object().unwrap().values()).map(|n| n.as_u64().unwrap()).sum();
     assert!(flips > 0);
     assert_eq!(flips, told);

@@ -209,8 +209,10 @@ mod tests {
     use crate::dataset::{Face, PackWriter};
     use crate::random::{RngExt, Streams};
 
+    type Change = fn(&Pixels) -> Pixels;
+
     /// Generated faces, and after them altered copies of the first ones under labels of their own.
-    fn pack(folder: &std::path::Path, copies: &[(usize, Class, fn(&Pixels) -> Pixels)]) -> Pack {
+    fn pack(folder: &std::path::Path, copies: &[(usize, Class, Change)]) -> Pack {
         let config = GeneratorConfig { train: 400, valid: 0, test: 0, size: 48, ..Default::default() };
         let path = folder.join("f.moue");
         let mut writer = PackWriter::create(&path, protocol()).unwrap();
@@ -253,7 +255,7 @@ mod tests {
         let clean = pack(folder.path(), &[]);
         let other = |i: usize| (clean.faces()[i].label.unwrap() + 1) % 8;
         let own = clean.faces()[9].label.unwrap();
-        let copies: [(usize, Class, fn(&Pixels) -> Pixels); 5] =
+        let copies: [(usize, Class, Change); 5] =
             [(3, other(3), Pixels::clone), (5, other(5), brighter), (6, other(6), noisy), (7, other(7), doubled), (9, own, Pixels::clone)];
         let pack = pack(folder.path(), &copies);
         let found = find(&pack).unwrap();

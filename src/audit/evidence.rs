@@ -51,8 +51,9 @@ pub struct Evidence {
     pub faces: Vec<Subject>,
     pub pack: Option<Pack>,
     pub traces: Option<Traces>,
-    /// Of the model that the run is about.
+    /// Of the model that the run is about; plain cross-entropy, if it trained nothing else.
     pub predictions: Option<Predictions>,
+    /// Of plain cross-entropy beside it.
     pub baseline: Option<Predictions>,
     /// Name of the objective that the run is about, where there are predictions or a history of it.
     pub objective: Option<String>,
@@ -100,13 +101,14 @@ impl Evidence {
             Some((name, path)) => (Some(name), Some(Traces::read(HistoryReader::open(&path)?)?)),
             None => (None, None),
         };
-        // Where nothing was decided, the run is about whatever was trained, the baseline if nothing else.
         let decided = |name: &str| objective.as_deref().is_none_or(|o| o == name) && name != BASELINE;
         let main = find(folder, |f, name| f.predictions(name), decided);
         let predictions = main.as_ref().map(|(_, path)| Predictions::read(path)).transpose()?;
         let path = folder.predictions(BASELINE);
-        let baseline = path.is_file().then(|| Predictions::read(&path)).transpose()?;
-        let objective = objective.or(main.map(|(name, _)| name)).or(baseline.is_some().then(|| BASELINE.to_string()));
+        let plain = path.is_file().then(|| Predictions::read(&path)).transpose()?;
+        // Plain cross-entropy alone is no baseline of anything: then it is the run's model.
+        let (predictions, baseline) = if predictions.is_none() { (plain, None) } else { (predictions, plain) };
+        let objective = objective.or(main.map(|(name, _)| name)).or(predictions.is_some().then(|| BASELINE.to_string()));
 
         let classes = match (known, &pack, &predictions, &traces) {
             (Some(known), ..) => known.classes.clone(),
@@ -124,7 +126,7 @@ impl Evidence {
             bail!("the {what} in {} have the classes {}, the run {}", folder.path().display(), theirs.join(", "), classes.join(", "));
         }
         let labels = folder.labels().is_file().then(|| read_labels(&folder.labels(), &classes)).transpose()?;
-        if predictions.is_none() && baseline.is_none() && traces.is_none() && labels.is_none() {
+        if predictions.is_none() && traces.is_none() && labels.is_none() {
             usage!(
                 "{} holds nothing that says anything about labels (no predictions/, history/ or labels.csv): audit a run that has finished a \
                  finetuning stage",
@@ -221,7 +223,7 @@ impl Evidence {
             )),
             Some(traces) => self.notes.extend(traces.damage.clone()),
         }
-        if self.predictions.is_none() && self.baseline.is_none() {
+        if self.predictions.is_none() {
             self.notes.push(format!(
                 "{run} has no predictions (they are written when a stage ends): faces whose annotators agree cannot be judged"
             ));

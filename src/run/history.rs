@@ -415,7 +415,7 @@ mod tests {
     fn header(faces: usize) -> Header {
         let subject = |i: usize| Subject {
             id: format!("face-{i}"),
-            given: (i % 3 != 0).then_some((i % 3) as Class),
+            given: (!i.is_multiple_of(3)).then_some((i % 3) as Class),
             candidates: if i.is_multiple_of(2) { vec![0, 2] } else { vec![0, 1, 2] },
             votes: vec![i as u32, 4, 3],
         };

@@ -35,6 +35,9 @@ pub const PLACE: [&str; 3] = ["--device", "cpu", "--no-tui"];
 /// Longer than any run here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
+/// Every evaluation with its place and step; labels, history and predictions as bytes.
+pub type Results = (Vec<(String, u64, Body)>, [Vec<u8>; 3]);
+
 pub struct Bench(pub tempfile::TempDir);
 
 impl Bench {
@@ -85,7 +88,7 @@ impl Bench {
     }
 
     /// What a run found out: every evaluation with its place, the labels, their history, and what the model says about each face.
-    pub fn results(&self, run: &str) -> (Vec<(String, u64, Body)>, [Vec<u8>; 3]) {
+    pub fn results(&self, run: &str) -> Results {
         let scores = self.events(run).into_iter().filter(|e| matches!(e.body, Body::Evaluation { .. }));
         let files = ["labels.csv", "history/pll.bin", "predictions/pll.csv"];
         let scores = scores.map(|e| (e.place(), e.step, e.body)).collect();
