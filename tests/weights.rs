@@ -141,7 +141,6 @@ fn transformers_gives_and_takes() {
 }
 
 #[test]
-#[ignore = "a whole ViT-B/16: a minute and two gigabytes"]
 fn a_whole_vit_b_16_of_timm() {
     let case = json!({"from": "timm", "name": "vit_base_patch16_224", "size": 224, "patch": 16, "channels": 3, "dim": 768, "depth": 12,
                       "heads": 12, "cls": true});
