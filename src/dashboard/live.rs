@@ -71,6 +71,8 @@ impl Drop for Live {
     fn drop(&mut self) {
         drop(self.runs.take());
         let _ = self.done.recv_timeout(FAREWELL);
+        // Where the thread does not come to its end, what follows still has to be printed, and not into the pipe.
+        leave();
         self.prints.release();
     }
 }
