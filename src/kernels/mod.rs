@@ -9,6 +9,8 @@
 //! A kernel is five files with one name: shader, host side, CPU twin, golden vectors (`tests/golden/`) and bench. Kernels are part of
 //! burn's backends through an extension, [`Kernels`], so they work inside fusion and autodiff. Gathering rows serves encoders that see
 //! visible patches only (MAE, masks in finetuning).
+//!
+//! [`layers`] holds the transformer's ordinary layers as one operation each, for the CPU.
 
 pub mod reference;
 
@@ -18,6 +20,8 @@ mod backends;
 pub mod gpu;
 #[cfg(feature = "train")]
 pub mod hog;
+#[cfg(feature = "train")]
+pub mod layers;
 #[cfg(feature = "train")]
 pub mod operations;
 #[cfg(feature = "train")]

@@ -2,13 +2,16 @@
 
 use super::encoder::Encoder;
 use super::init::Init;
+use super::layers::Layers;
 use super::noise::Noise;
-use super::vit::{Apply, Mlp, attend, attention};
+use super::vit::Mlp;
 use crate::config::{Activation, QueryInit, Settings};
+use crate::kernels::layers;
 use crate::random::{Streams, normal};
 use burn::module::Param;
 use burn::nn::{LayerNorm, Linear};
 use burn::prelude::*;
+use burn::tensor::activation::softmax;
 
 /// Attention of queries over a memory of another length.
 #[derive(Module, Debug)]
@@ -30,21 +33,14 @@ impl CrossAttention {
     fn weights(&self, q: Tensor<3>, k: Tensor<3>) -> Tensor<3> {
         let ([b, n, d], [_, m, _]) = (q.dims(), k.dims());
         let head = d / self.heads;
-        let q = q.apply(&self.q).reshape([b, n, self.heads, head]).swap_dims(1, 2);
-        let k = k.apply(&self.k).reshape([b, m, self.heads, head]).swap_dims(1, 2);
-        attention(q, k, head).mean_dim(1).reshape([b, n, m])
+        let q = q.linear(&self.q).reshape([b, n, self.heads, head]).swap_dims(1, 2);
+        let k = k.linear(&self.k).reshape([b, m, self.heads, head]).swap_dims(1, 2);
+        softmax(q.mul_scalar((head as f32).powf(-0.5)).matmul(k.transpose()), 3).mean_dim(1).reshape([b, n, m])
     }
 
     /// Queries and keys `[B, Nq, D]`, `[B, Nk, D]`; values `[B, Nk, D]` -> `[B, Nq, D]`
     fn forward(&self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<3> {
-        let [b, n, d] = q.dims();
-        let head = d / self.heads;
-        let split = |t: Tensor<3>| {
-            let [b, n, _] = t.dims();
-            t.reshape([b, n, self.heads, head]).swap_dims(1, 2)
-        };
-        let out = attend(split(q.apply(&self.q)), split(k.apply(&self.k)), split(v.apply(&self.v)), head);
-        out.swap_dims(1, 2).reshape([b, n, d]).apply(&self.proj)
+        layers::attention(q.linear(&self.q), k.linear(&self.k), v.linear(&self.v), self.heads).linear(&self.proj)
     }
 }
 
@@ -77,7 +73,7 @@ impl DecoderLayer {
 
     /// One sub-layer with its residual: norm inside the branch (pre) or after the sum (post).
     fn residual(&self, x: Tensor<3>, norm: &LayerNorm, branch: impl FnOnce(Tensor<3>) -> Tensor<3>) -> Tensor<3> {
-        if self.pre_norm { x.clone() + branch(norm.forward(x)) } else { norm.forward(x.clone() + branch(x)) }
+        if self.pre_norm { x.clone() + branch(x.norm(norm)) } else { (x.clone() + branch(x)).norm(norm) }
     }
 
     /// What cross-attention asks with: the target `[B, C, D]` after self-attention, if there is any.
@@ -94,7 +90,7 @@ impl DecoderLayer {
     /// Where each query looks, `[B, C, N]`: the weights of this layer's cross-attention, mean over its heads.
     fn attention(&self, target: Tensor<3>, queries: Tensor<3>, memory: Tensor<3>) -> Tensor<3> {
         let x = self.asked(target, &queries, 0.0, &mut Noise::none());
-        let x = if self.pre_norm { self.norm_cross.forward(x) } else { x };
+        let x = if self.pre_norm { x.norm(&self.norm_cross) } else { x };
         self.cross_attn.weights(x + queries, memory)
     }
 
@@ -156,7 +152,7 @@ impl QueryDecoder {
     fn forward(&self, memory: Tensor<3>, dropout: f64, noise: &mut Noise) -> Tensor<2> {
         let ([b, _, _], [classes, _]) = (memory.dims(), self.queries.dims());
         let x = self.decode(self.layers.len(), memory, dropout, noise);
-        let weighted = self.norm.forward(x) * self.weight.val().unsqueeze_dim::<3>(0);
+        let weighted = x.norm(&self.norm) * self.weight.val().unsqueeze_dim::<3>(0);
         weighted.sum_dim(2).reshape([b, classes]) + self.bias.val().unsqueeze_dim::<2>(0)
     }
 }
@@ -257,7 +253,7 @@ impl Classifier {
             (Some(decoder), _) => decoder.forward(memory, dropout, noise),
             (None, Some(pooled)) => {
                 let [b, _, d] = memory.dims();
-                pooled.linear.forward(pooled.norm.forward(memory.mean_dim(1).reshape([b, d])))
+                memory.mean_dim(1).reshape([b, d]).norm(&pooled.norm).linear(&pooled.linear)
             }
             (None, None) => unreachable!("a head has a decoder or a pooled layer"),
         }
@@ -304,10 +300,10 @@ mod tests {
             let x = decoder.decode(1, memory.clone(), 0.0, &mut Noise::none());
             let layer = &decoder.layers[1];
             let x = layer.asked(x, &queries, 0.0, &mut Noise::none());
-            let x = if pre_norm { layer.norm_cross.forward(x) } else { x } + queries;
+            let x = if pre_norm { x.norm(&layer.norm_cross) } else { x } + queries;
             // With one head the mean over heads is the head.
             let single = CrossAttention { heads: 1, ..layer.cross_attn.clone() };
-            let mixed = single.weights(x.clone(), memory.clone()).matmul(memory.clone().apply(&single.v)).apply(&single.proj);
+            let mixed = single.weights(x.clone(), memory.clone()).matmul(memory.clone().linear(&single.v)).linear(&single.proj);
             let given = single.forward(x, memory.clone(), memory);
             let (mixed, given) = (read_values(mixed).unwrap(), read_values(given).unwrap());
             assert!(mixed.iter().zip(&given).all(|(a, b)| (a - b).abs() < 1e-4));

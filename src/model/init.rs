@@ -5,6 +5,9 @@ use burn::module::Param;
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::prelude::*;
 
+/// Under the root of every layer norm.
+pub(super) const NORM_EPSILON: f64 = 1e-6;
+
 /// Hands out initial parameters; each is drawn from the stream named by its path.
 #[derive(Clone)]
 pub struct Init<'a> {
@@ -58,6 +61,6 @@ impl Init<'_> {
     }
 
     pub fn norm(&self, width: usize) -> LayerNorm {
-        LayerNormConfig::new(width).with_epsilon(1e-6).init(self.device)
+        LayerNormConfig::new(width).with_epsilon(NORM_EPSILON).init(self.device)
     }
 }

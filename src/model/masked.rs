@@ -6,6 +6,7 @@
 
 use super::init::Init;
 use super::input::Faces;
+use super::layers::Layers;
 use super::noise::Noise;
 use super::vit::{Block, Vit, sincos};
 use crate::config::Settings;
@@ -83,7 +84,7 @@ impl MaskedModel for MaskedVit {
         let x = self.encoder.embed(if self.encoder.overlaps() { patches * visible.clone() } else { patches });
         let x = x * visible + self.mask_token.val() * mask;
         let tokens = self.encoder.encode(x, drop_path, noise);
-        self.head.forward(self.encoder.patch_tokens(tokens))
+        self.encoder.patch_tokens(tokens).linear(&self.head)
     }
 
     fn into_encoder(self) -> Vit {
@@ -111,7 +112,7 @@ impl MaskedAutoencoder {
     fn unshuffled(&self, tokens: Tensor<3>, index: Tensor<2, Int>, mask: Tensor<3>) -> Tensor<3> {
         let [_, kept] = index.dims();
         let [_, patches, _] = mask.dims();
-        let x = self.decoder_embed.forward(tokens);
+        let x = tokens.linear(&self.decoder_embed);
         let [b, t, d] = x.dims();
         let visible = x.clone().slice([0..b, t - kept..t, 0..d]);
         let visible = scatter_rows(visible, index, patches).expect("a place for each visible token");
@@ -151,7 +152,7 @@ impl MaskedModel for MaskedAutoencoder {
         for block in &self.decoder_blocks {
             x = block.forward(x, 0.0, noise);
         }
-        self.decoder_pred.forward(self.encoder.patch_tokens(self.decoder_norm.forward(x)))
+        self.encoder.patch_tokens(x.norm(&self.decoder_norm)).linear(&self.decoder_pred)
     }
 
     fn into_encoder(self) -> Vit {
@@ -250,7 +251,7 @@ mod tests {
                 .collect();
             let tokens = Tensor::<3>::from_data(TensorData::new(tokens, [2, first + 6, 12]), &device);
             let out = read_values(model.unshuffled(tokens, hidden.visible.clone().unwrap(), hidden.mask)).unwrap();
-            let ones = read_values(model.decoder_embed.forward(Tensor::<3>::ones([1, 1, 12], &device))).unwrap();
+            let ones = read_values(Tensor::<3>::ones([1, 1, 12], &device).linear(&model.decoder_embed)).unwrap();
             let token = read_values(model.mask_token.val()).unwrap();
             let positions = read_values(model.decoder_pos_embed.val()).unwrap();
             for (face, place) in (0..2).flat_map(|face| (0..first + N).map(move |place| (face, place))) {

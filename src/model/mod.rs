@@ -7,6 +7,7 @@ pub mod decoder;
 pub mod encoder;
 pub mod init;
 pub mod input;
+mod layers;
 pub mod masked;
 pub mod noise;
 pub mod resnet;

@@ -6,6 +6,7 @@
 //! need running averages beside the parameters.
 
 use super::init::Init;
+use super::layers::Layers;
 use super::noise::Noise;
 use super::vit::picture;
 use crate::config::{RESNET_BLOCKS as BLOCKS, Settings};
@@ -128,7 +129,7 @@ impl ResNet {
         }
         let tokens = x.flatten::<3>(2, 3).swap_dims(1, 2);
         match &self.proj {
-            Some(proj) => proj.forward(tokens),
+            Some(proj) => tokens.linear(proj),
             None => tokens,
         }
     }

@@ -1,14 +1,15 @@
 //! The vision transformer (Dosovitskiy et al. 2021), over all patches of a face or over those that are visible.
 
 use super::init::Init;
+use super::layers::Layers;
 use super::noise::Noise;
 use crate::config::{Activation, Positions, Settings, Stem};
-use crate::kernels::gather_rows;
+use crate::kernels::{gather_rows, layers};
 use burn::module::Param;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{LayerNorm, Linear, PaddingConfig2d};
 use burn::prelude::*;
-use burn::tensor::activation::{gelu, relu, softmax};
+use burn::tensor::activation::{gelu, relu};
 
 /// Self-attention with one fused projection, weights laid out as timm's (`qkv` in that order).
 #[derive(Module, Debug)]
@@ -28,32 +29,7 @@ impl Attention {
 
     /// `[B, N, D]` -> `[B, N, D]`
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [b, n, d] = x.dims();
-        let head = d / self.heads;
-        let qkv = self.qkv.forward(x).reshape([b, n, 3, self.heads, head]).permute([2, 0, 3, 1, 4]);
-        let part = |i: usize| qkv.clone().slice([i..i + 1, 0..b, 0..self.heads, 0..n, 0..head]).reshape([b, self.heads, n, head]);
-        attend(part(0), part(1), part(2), head).swap_dims(1, 2).reshape([b, n, d]).apply(&self.proj)
-    }
-}
-
-/// Scaled dot-product attention, `[B, H, Nq, d]` x `[B, H, Nk, d]` -> `[B, H, Nq, d]`.
-pub(super) fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, head: usize) -> Tensor<4> {
-    attention(q, k, head).matmul(v)
-}
-
-/// Its weights, `[B, H, Nq, Nk]`.
-pub(super) fn attention(q: Tensor<4>, k: Tensor<4>, head: usize) -> Tensor<4> {
-    softmax(q.mul_scalar((head as f32).powf(-0.5)).matmul(k.transpose()), 3)
-}
-
-/// `module.forward` in a chain of tensor methods.
-pub(super) trait Apply {
-    fn apply(self, linear: &Linear) -> Self;
-}
-
-impl Apply for Tensor<3> {
-    fn apply(self, linear: &Linear) -> Self {
-        linear.forward(self)
+        layers::self_attention(x.linear(&self.qkv), self.heads).linear(&self.proj)
     }
 }
 
@@ -75,12 +51,11 @@ impl Mlp {
     }
 
     pub(super) fn hidden(&self, x: Tensor<3>) -> Tensor<3> {
-        let h = self.fc1.forward(x);
-        if self.relu { relu(h) } else { gelu(h) }
+        if self.relu { x.linear_relu(&self.fc1) } else { gelu(x.linear(&self.fc1)) }
     }
 
     pub(super) fn output(&self, h: Tensor<3>) -> Tensor<3> {
-        self.fc2.forward(h)
+        h.linear(&self.fc2)
     }
 }
 
@@ -106,9 +81,9 @@ impl Block {
     }
 
     pub(super) fn forward(&self, x: Tensor<3>, drop_path: f64, noise: &mut Noise) -> Tensor<3> {
-        let attended = self.attn.forward(self.norm1.forward(x.clone()));
+        let attended = self.attn.forward(x.clone().norm(&self.norm1));
         let x = x + noise.drop_path(attended, drop_path);
-        let fed = self.mlp.output(self.mlp.hidden(self.norm2.forward(x.clone())));
+        let fed = self.mlp.output(self.mlp.hidden(x.clone().norm(&self.norm2)));
         x + noise.drop_path(fed, drop_path)
     }
 }
@@ -224,8 +199,8 @@ impl Vit {
     /// Patches `[B, N, P * P * C]` to embeddings `[B, N, D]`.
     pub(super) fn embed(&self, patches: Tensor<3>) -> Tensor<3> {
         match &self.stem {
-            Some(stem) => self.patch_embed.forward(stem.forward(patches)),
-            None => self.patch_embed.forward(patches),
+            Some(stem) => stem.forward(patches).linear(&self.patch_embed),
+            None => patches.linear(&self.patch_embed),
         }
     }
 
@@ -245,7 +220,7 @@ impl Vit {
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward(x, drop_path * i as f64 / last, noise);
         }
-        self.norm.forward(x)
+        x.norm(&self.norm)
     }
 
     /// The patch tokens of an output, without the class token.

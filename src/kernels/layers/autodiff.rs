@@ -1,0 +1,130 @@
+//! Gradients of the layers.
+
+use super::Layers;
+use burn::backend::autodiff::{
+    Autodiff,
+    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+    grads::Gradients,
+    ops::{Backward, Ops, OpsKind, unary},
+};
+use burn::backend::tensor::FloatTensor;
+
+#[derive(Debug)]
+struct Affine;
+#[derive(Debug)]
+struct Norm;
+#[derive(Debug)]
+struct Attention;
+#[derive(Debug)]
+struct SelfAttention;
+
+impl<B: Layers> Backward<B, 3> for Affine {
+    /// Input, weight, and the output if there is a ReLU.
+    type State = (FloatTensor<B>, FloatTensor<B>, Option<FloatTensor<B>>);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let (x, weight, output) = ops.state;
+        let mut gradient = grads.consume::<B>(&ops.node);
+        if let Some(output) = output {
+            gradient = B::before_relu(output, gradient);
+        }
+        let [of_x, of_weight, of_bias] = ops.parents;
+        if of_weight.is_some() || of_bias.is_some() {
+            let (weight, bias) = B::affine_parameter_gradients(x, gradient.clone());
+            of_weight.into_iter().for_each(|node| grads.register::<B>(node.id, weight.clone()));
+            of_bias.into_iter().for_each(|node| grads.register::<B>(node.id, bias.clone()));
+        }
+        if let Some(node) = of_x {
+            grads.register::<B>(node.id, B::affine_input_gradient(weight, gradient));
+        }
+    }
+}
+
+impl<B: Layers> Backward<B, 3> for Norm {
+    /// Input, gamma, epsilon.
+    type State = (FloatTensor<B>, FloatTensor<B>, f64);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let (x, gamma, epsilon) = ops.state;
+        let gradient = grads.consume::<B>(&ops.node);
+        let (x, gamma, beta) = B::norm_gradients(x, gamma, gradient, epsilon);
+        for (node, gradient) in ops.parents.into_iter().zip([x, gamma, beta]) {
+            node.into_iter().for_each(|node| grads.register::<B>(node.id, gradient.clone()));
+        }
+    }
+}
+
+impl<B: Layers> Backward<B, 3> for Attention {
+    /// Queries, keys, values, weights, heads.
+    type State = ([FloatTensor<B>; 4], usize);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let ([q, k, v, weights], heads) = ops.state;
+        let gradient = grads.consume::<B>(&ops.node);
+        let (q, k, v) = B::attention_gradients(q, k, v, weights, gradient, heads);
+        for (node, gradient) in ops.parents.into_iter().zip([q, k, v]) {
+            node.into_iter().for_each(|node| grads.register::<B>(node.id, gradient.clone()));
+        }
+    }
+}
+
+impl<B: Layers> Backward<B, 1> for SelfAttention {
+    /// Queries, keys and values side by side, weights, heads.
+    type State = (FloatTensor<B>, FloatTensor<B>, usize);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let (qkv, weights, heads) = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |gradient| B::self_attention_gradient(qkv, weights, gradient, heads));
+    }
+}
+
+impl<B: Layers, C: CheckpointStrategy> Layers for Autodiff<B, C> {
+    fn affine(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>, relu: bool) -> FloatTensor<Self> {
+        match Affine.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let (x, weight) = (x.into_primitive(), weight.into_primitive());
+                let output = B::affine(x.clone(), weight.clone(), bias.into_primitive(), relu);
+                prepared.finish((x, weight, relu.then(|| output.clone())), output)
+            }
+            OpsKind::UnTracked(prepared) => {
+                prepared.finish(B::affine(x.into_primitive(), weight.into_primitive(), bias.into_primitive(), relu))
+            }
+        }
+    }
+
+    fn norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, beta: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self> {
+        match Norm.prepare::<C>([x.node(), gamma.node(), beta.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let (x, gamma) = (x.into_primitive(), gamma.into_primitive());
+                prepared.finish((x.clone(), gamma.clone(), epsilon), B::norm(x, gamma, beta.into_primitive(), epsilon))
+            }
+            OpsKind::UnTracked(prepared) => {
+                prepared.finish(B::norm(x.into_primitive(), gamma.into_primitive(), beta.into_primitive(), epsilon))
+            }
+        }
+    }
+
+    fn attention_of(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+        match Attention.prepare::<C>([q.node(), k.node(), v.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let [q, k, v] = [q, k, v].map(|x| x.into_primitive());
+                let (read, weights) = B::attention_with_weights(q.clone(), k.clone(), v.clone(), heads);
+                prepared.finish(([q, k, v, weights], heads), read)
+            }
+            OpsKind::UnTracked(prepared) => {
+                prepared.finish(B::attention_of(q.into_primitive(), k.into_primitive(), v.into_primitive(), heads))
+            }
+        }
+    }
+
+    fn self_attention_of(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+        match SelfAttention.prepare::<C>([qkv.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let qkv = qkv.into_primitive();
+                let (read, weights) = B::self_attention_with_weights(qkv.clone(), heads);
+                prepared.finish((qkv, weights, heads), read)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::self_attention_of(qkv.into_primitive(), heads)),
+        }
+    }
+}

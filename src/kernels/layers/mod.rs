@@ -1,0 +1,317 @@
+//! A transformer's layers in one step each: linear with ReLU, layer norm, attention.
+//!
+//! burn takes them as several operations, each with a tensor of its own in memory, forwards and again backwards. On the CPU, where memory
+//! is what limits these networks, that costs more than the matrix products themselves. Here a layer is one operation with a gradient
+//! written for it ([`autodiff`]): on the CPU it runs over slices ([`cpu`]), everywhere else it is made of burn's operations (the bodies
+//! of the trait), which burn fuses.
+//!
+//! ```text
+//! functions below -> Layers: Autodiff -> the same, forwards and backwards, of the backend inside
+//!                            Flex, f32 -> cpu -> matrix (products), passes (rows)
+//!                            others ----> burn's operations
+//! ```
+
+mod autodiff;
+mod cpu;
+mod matrix;
+mod operations;
+mod passes;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::nn::{LayerNorm, Linear};
+use burn::prelude::*;
+use burn_wgpu::CubeBackend;
+
+/// The layers as part of a backend. Shapes are as the functions on tensors below say.
+#[backend_extension(Autodiff, Cube, Flex, Fusion)]
+pub trait Layers: Backend {
+    /// x `[.., K]`, weight `[K, N]`, bias `[N]` -> `[.., N]`, at least zero if `relu`
+    #[fusion(default)]
+    fn affine(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>, relu: bool) -> FloatTensor<Self> {
+        operations::affine::<Self>(x, weight, bias, relu)
+    }
+
+    /// The gradient before a ReLU, from its output and the gradient of it.
+    #[fusion(default)]
+    fn before_relu(output: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        operations::before_relu::<Self>(output, gradient)
+    }
+
+    /// Gradient of x from weight `[K, N]` and the output's `[.., N]`.
+    #[fusion(default)]
+    fn affine_input_gradient(weight: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        operations::affine_input_gradient::<Self>(weight, gradient)
+    }
+
+    /// Gradients of weight and bias from x `[.., K]` and the output's `[.., N]`.
+    #[fusion(default)]
+    fn affine_parameter_gradients(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        operations::affine_parameter_gradients::<Self>(x, gradient)
+    }
+
+    /// x `[.., D]`, gamma and beta `[D]` -> `[.., D]`
+    #[fusion(default)]
+    fn norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, beta: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self> {
+        operations::norm::<Self>(x, gamma, beta, epsilon)
+    }
+
+    /// Gradients of x, gamma and beta, from x, gamma and the output's.
+    #[fusion(default)]
+    fn norm_gradients(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        operations::norm_gradients::<Self>(x, gamma, gradient, epsilon)
+    }
+
+    /// q `[B, Q, D]`, k and v `[B, K, D]` -> what is read `[B, Q, D]` and the weights `[B, H, Q, K]`
+    #[fusion(default)]
+    fn attention_with_weights(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        heads: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        operations::attention_with_weights::<Self>(q, k, v, heads)
+    }
+
+    /// Gradients of q, k and v, from these, the weights and the gradient of what is read.
+    #[fusion(default)]
+    fn attention_gradients(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        heads: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        operations::attention_gradients::<Self>(q, k, v, weights, gradient, heads)
+    }
+
+    /// q, k and v side by side, `[B, N, 3 D]` -> what is read `[B, N, D]` and the weights `[B, H, N, N]`
+    #[fusion(default)]
+    fn self_attention_with_weights(qkv: FloatTensor<Self>, heads: usize) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let [q, k, v] = operations::thirds::<Self>(qkv);
+        Self::attention_with_weights(q, k, v, heads)
+    }
+
+    /// The gradient of qkv, from it, the weights and the gradient of what is read.
+    #[fusion(default)]
+    fn self_attention_gradient(
+        qkv: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        heads: usize,
+    ) -> FloatTensor<Self> {
+        operations::self_attention_gradient::<Self>(qkv, weights, gradient, heads)
+    }
+
+    /// [`Layers::attention_with_weights`] without the weights.
+    #[fusion(default)]
+    fn attention_of(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+        Self::attention_with_weights(q, k, v, heads).0
+    }
+
+    /// [`Layers::self_attention_with_weights`] without the weights.
+    #[fusion(default)]
+    fn self_attention_of(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+        Self::self_attention_with_weights(qkv, heads).0
+    }
+}
+
+impl Layers for CubeBackend {}
+
+/// `x` `[.., K]` -> `x weight + bias` `[.., N]`.
+pub fn linear<const D: usize>(x: Tensor<D>, layer: &Linear) -> Tensor<D> {
+    affine(x, layer, false)
+}
+
+/// The larger of [`linear`] and zero.
+pub fn linear_relu<const D: usize>(x: Tensor<D>, layer: &Linear) -> Tensor<D> {
+    affine(x, layer, true)
+}
+
+fn affine<const D: usize>(x: Tensor<D>, layer: &Linear, relu: bool) -> Tensor<D> {
+    let weight = layer.weight.val();
+    let bias = layer.bias.as_ref().expect("every linear layer has a bias").val();
+    assert_eq!(x.dims()[D - 1], weight.dims()[0], "values for a layer of other width");
+    Tensor::from_dispatch(<Dispatch as Layers>::affine(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch(), relu))
+}
+
+/// `x` `[.., D]` with mean 0 and deviation 1 along D, scaled and shifted. `epsilon` is the layer's, which burn does not tell.
+pub fn layer_norm<const D: usize>(x: Tensor<D>, layer: &LayerNorm, epsilon: f64) -> Tensor<D> {
+    let gamma = layer.gamma.val();
+    let beta = layer.beta.as_ref().expect("every norm has a shift").val();
+    assert_eq!(x.dims()[D - 1], gamma.dims()[0], "values for a norm of other width");
+    Tensor::from_dispatch(<Dispatch as Layers>::norm(x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch(), epsilon))
+}
+
+/// Scaled dot-product attention of `heads` heads: q `[B, Q, D]`, k and v `[B, K, D]` -> `[B, Q, D]`.
+pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
+    let ([b, _, d], [_, n, _]) = (q.dims(), k.dims());
+    assert!(k.dims() == [b, n, d] && v.dims() == [b, n, d] && d.is_multiple_of(heads), "queries, keys and values of other sizes");
+    Tensor::from_dispatch(<Dispatch as Layers>::attention_of(q.into_dispatch(), k.into_dispatch(), v.into_dispatch(), heads))
+}
+
+/// The same of q, k and v side by side, `[B, N, 3 D]` -> `[B, N, D]`.
+pub fn self_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
+    assert!(qkv.dims()[2].is_multiple_of(3 * heads), "three times as many values as heads share");
+    Tensor::from_dispatch(<Dispatch as Layers>::self_attention_of(qkv.into_dispatch(), heads))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::read_values;
+    use burn::backend::Flex;
+    use burn::module::Param;
+    use burn::nn::{LayerNormConfig, LinearConfig};
+    use burn::tensor::activation::{relu, softmax};
+
+    fn values(n: usize, salt: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 7919 + salt * 104_729) % 1009) as f32 / 500.0 - 1.0).collect()
+    }
+
+    fn tensor<const D: usize>(shape: [usize; D], salt: usize, device: &Device) -> Tensor<D> {
+        Tensor::from_data(TensorData::new(values(shape.iter().product(), salt), shape), device)
+    }
+
+    fn close(name: &str, ours: Vec<f32>, theirs: Vec<f32>) {
+        assert_eq!(ours.len(), theirs.len(), "{name}");
+        let largest = theirs.iter().fold(1e-3f32, |m, v| m.max(v.abs()));
+        for (a, b) in ours.iter().zip(&theirs) {
+            assert!((a - b).abs() <= 2e-5 * largest, "{name}: {a} instead of {b}");
+        }
+    }
+
+    /// Outputs, and gradients with respect to every input, of two functions of the same inputs.
+    fn same<const N: usize>(
+        name: &str,
+        inputs: [Tensor<3>; N],
+        ours: impl Fn([Tensor<3>; N]) -> Tensor<3>,
+        theirs: impl Fn([Tensor<3>; N]) -> Tensor<3>,
+    ) {
+        let run = |function: &dyn Fn([Tensor<3>; N]) -> Tensor<3>| {
+            let inputs = inputs.clone().map(|x| Tensor::from_inner(x.inner()).require_grad());
+            let out = function(inputs.clone());
+            // A gradient that differs from value to value.
+            let weights = tensor(out.dims(), 99, &out.device());
+            let gradients = (out.clone() * weights).sum().backward();
+            let mut all = vec![read_values(out).unwrap()];
+            all.extend(inputs.iter().map(|x| read_values(x.grad(&gradients).expect("a gradient")).unwrap()));
+            all
+        };
+        for (i, (ours, theirs)) in run(&ours).into_iter().zip(run(&theirs)).enumerate() {
+            let what = if i == 0 { "output".into() } else { format!("gradient {i}") };
+            close(&format!("{name}, {what}"), ours, theirs);
+        }
+    }
+
+    fn heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
+        let [b, n, d] = x.dims();
+        x.reshape([b, n, heads, d / heads]).swap_dims(1, 2)
+    }
+
+    /// Attention from burn's tensors.
+    fn plain_attention([q, k, v]: [Tensor<3>; 3], h: usize) -> Tensor<3> {
+        let [b, n, d] = q.dims();
+        let scores = heads(q, h).matmul(heads(k, h).transpose()).mul_scalar(((d / h) as f32).powf(-0.5));
+        softmax(scores, 3).matmul(heads(v, h)).swap_dims(1, 2).reshape([b, n, d])
+    }
+
+    #[test]
+    fn layers_are_what_burn_makes_of_their_parts() {
+        let device = Device::flex().autodiff();
+        let linear_of = |weight: Tensor<3>, bias: Tensor<3>| {
+            let ([_, k, n], mut linear) = (weight.dims(), LinearConfig::new(1, 1).init(&weight.device()));
+            linear.weight = Param::initialized(burn::module::ParamId::new(), weight.reshape([k, n]));
+            linear.bias = Some(Param::initialized(burn::module::ParamId::new(), bias.reshape([n])));
+            linear
+        };
+        for [b, n, k, m] in [[2, 5, 7, 9], [3, 36, 96, 64], [1, 1, 1, 1]] {
+            let inputs = [tensor([b, n, k], 1, &device), tensor([1, k, m], 2, &device), tensor([1, 1, m], 3, &device)];
+            let plain = |[x, w, bias]: [Tensor<3>; 3]| x.matmul(w) + bias;
+            same("linear", inputs.clone(), |[x, w, bias]| linear(x, &linear_of(w, bias)), plain);
+            same("linear and relu", inputs.clone(), |[x, w, bias]| linear_relu(x, &linear_of(w, bias)), |i| relu(plain(i)));
+            // An input whose rows are columns.
+            let turned = [inputs[0].clone().swap_dims(0, 1), inputs[1].clone(), inputs[2].clone()];
+            same(
+                "linear of a view",
+                turned,
+                |[x, w, bias]| linear(x.swap_dims(0, 1), &linear_of(w, bias)),
+                |[x, w, bias]| plain([x.swap_dims(0, 1), w, bias]),
+            );
+        }
+        for [b, n, d] in [[2, 5, 7], [3, 36, 96], [1, 2, 16]] {
+            let inputs = [tensor([b, n, d], 4, &device), tensor([1, 1, d], 5, &device), tensor([1, 1, d], 6, &device)];
+            let ours = |[x, gamma, beta]: [Tensor<3>; 3]| {
+                let mut norm = LayerNormConfig::new(d).init(&device);
+                norm.gamma = Param::initialized(burn::module::ParamId::new(), gamma.reshape([d]));
+                norm.beta = Some(Param::initialized(burn::module::ParamId::new(), beta.reshape([d])));
+                layer_norm(x, &norm, 1e-6)
+            };
+            let theirs = |[x, gamma, beta]: [Tensor<3>; 3]| {
+                let centred = x.clone() - x.mean_dim(2);
+                let variance = centred.clone().square().mean_dim(2);
+                centred / (variance + 1e-6).sqrt() * gamma + beta
+            };
+            same("norm", inputs, ours, theirs);
+        }
+        for [b, q, k, d, h] in [[2, 3, 5, 8, 2], [2, 36, 36, 96, 3], [3, 7, 36, 96, 1], [1, 1, 1, 4, 4]] {
+            let inputs = [tensor([b, q, d], 7, &device), tensor([b, k, d], 8, &device), tensor([b, k, d], 9, &device)];
+            same("attention", inputs, |[q, k, v]| attention(q, k, v, h), |i| plain_attention(i, h));
+            let side_by_side = [tensor([b, k, 3 * d], 10, &device)];
+            same(
+                "self-attention",
+                side_by_side,
+                |[x]| self_attention(x, h),
+                |[x]| plain_attention([0, 1, 2].map(|i| x.clone().slice([0..b, 0..k, i * d..(i + 1) * d])), h),
+            );
+        }
+    }
+
+    /// The bodies of the trait, which a GPU runs, beside the code for slices.
+    #[test]
+    fn operations_do_the_same() {
+        let raw = |shape: [usize; 3], salt| FloatTensor::<Flex>::from_data(TensorData::new(values(shape.iter().product(), salt), shape));
+        let flat = |x: FloatTensor<Flex>| -> Vec<f32> { x.to_contiguous().as_slice::<f32>().unwrap().to_vec() };
+        let [b, q, k, d, h] = [2, 4, 6, 12, 3];
+        let inputs = || (raw([b, q, d], 1), raw([b, k, d], 2), raw([b, k, d], 3));
+        let (read, weights) = {
+            let (q, k, v) = inputs();
+            operations::attention_with_weights::<Flex>(q, k, v, h)
+        };
+        let (ours, our_weights) = {
+            let (q, k, v) = inputs();
+            Flex::attention_with_weights(q, k, v, h)
+        };
+        close("read", flat(ours), flat(read));
+        close("weights", flat(our_weights.clone()), flat(weights.clone()));
+        let gradient = raw([b, q, d], 4);
+        let (q1, k1, v1) = {
+            let (q, k, v) = inputs();
+            operations::attention_gradients::<Flex>(q, k, v, weights, gradient.clone(), h)
+        };
+        let (q2, k2, v2) = {
+            let (q, k, v) = inputs();
+            Flex::attention_gradients(q, k, v, our_weights, gradient, h)
+        };
+        for (name, a, b) in [("q", q2, q1), ("k", k2, k1), ("v", v2, v1)] {
+            close(name, flat(a), flat(b));
+        }
+        let qkv = raw([b, k, 3 * d], 5);
+        let (_, weights) = Flex::self_attention_with_weights(qkv.clone(), h);
+        let theirs = operations::self_attention_gradient::<Flex>(qkv.clone(), weights.clone(), raw([b, k, d], 6), h);
+        close("qkv", flat(Flex::self_attention_gradient(qkv, weights, raw([b, k, d], 6), h)), flat(theirs));
+        let row = |salt| raw([1, 1, d], salt).reshape(Shape::new([d]));
+        let (x, gradient) = (raw([b, q, d], 7), raw([b, q, d], 8));
+        let theirs = operations::norm_gradients::<Flex>(x.clone(), row(9), gradient.clone(), 1e-6);
+        let ours = Flex::norm_gradients(x, row(9), gradient, 1e-6);
+        for (name, a, b) in [("x", ours.0, theirs.0), ("gamma", ours.1, theirs.1), ("beta", ours.2, theirs.2)] {
+            close(name, flat(a), flat(b));
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The layers by burn's operations, generic over the backend: what runs where there is no code for slices.
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, TensorMetadata};
+use burn::prelude::Shape;
+use burn::tensor::Slice;
+
+pub fn affine<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, bias: FloatTensor<B>, relu: bool) -> FloatTensor<B> {
+    let y = B::linear(x, weight, Some(bias));
+    if relu { B::relu(y) } else { y }
+}
+
+pub fn before_relu<B: Backend>(output: FloatTensor<B>, gradient: FloatTensor<B>) -> FloatTensor<B> {
+    B::relu_backward(output, gradient)
+}
+
+pub fn affine_input_gradient<B: Backend>(weight: FloatTensor<B>, gradient: FloatTensor<B>) -> FloatTensor<B> {
+    B::linear_x_backward(weight, gradient)
+}
+
+pub fn affine_parameter_gradients<B: Backend>(x: FloatTensor<B>, gradient: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
+    (B::linear_weight_backward(x, gradient.clone()), B::linear_bias_backward(gradient))
+}
+
+pub fn norm<B: Backend>(x: FloatTensor<B>, gamma: FloatTensor<B>, beta: FloatTensor<B>, epsilon: f64) -> FloatTensor<B> {
+    B::layer_norm(x, gamma, Some(beta), epsilon)
+}
+
+pub fn norm_gradients<B: Backend>(
+    x: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    epsilon: f64,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let shape = x.shape();
+    let last = shape.num_dims() - 1;
+    let width = shape[last];
+    let centred = B::float_sub(x.clone(), B::float_mean_dim(x, last));
+    let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), last);
+    let scale = B::float_recip(B::float_sqrt(B::float_add_scalar(variance, epsilon.into())));
+    let normal = B::float_mul(centred, scale.clone());
+    let along: Vec<usize> = (0..=last).map(|d| if d == last { width } else { 1 }).collect();
+    let scaled = B::float_mul(gradient.clone(), B::float_reshape(gamma, Shape::from(along)));
+    let first = B::float_mean_dim(scaled.clone(), last);
+    let second = B::float_mul(normal.clone(), B::float_mean_dim(B::float_mul(scaled.clone(), normal.clone()), last));
+    let of_x = B::float_mul(scale, B::float_sub(B::float_sub(scaled, first), second));
+    let of_gamma = B::linear_bias_backward(B::float_mul(gradient.clone(), normal));
+    (of_x, of_gamma, B::linear_bias_backward(gradient))
+}
+
+pub fn attention_with_weights<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    heads: usize,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let scale = scale(&q.shape(), heads);
+    let [q, k, v] = [B::float_mul_scalar(q, scale.into()), k, v].map(|x| split::<B>(x, heads));
+    let weights = B::softmax(B::float_matmul(q, B::float_swap_dims(k, 2, 3)), 3);
+    (join::<B>(B::float_matmul(weights.clone(), v)), weights)
+}
+
+pub fn attention_gradients<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    weights: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    heads: usize,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let scale = scale(&q.shape(), heads);
+    let [q, k, v, gradient] = [q, k, v, gradient].map(|x| split::<B>(x, heads));
+    let of_v = B::float_matmul(B::float_swap_dims(weights.clone(), 2, 3), gradient.clone());
+    let of_weights = B::float_matmul(gradient, B::float_swap_dims(v, 2, 3));
+    let mean = B::float_sum_dim(B::float_mul(of_weights.clone(), weights.clone()), 3);
+    let of_scores = B::float_mul(B::float_sub(of_weights, mean), B::float_mul_scalar(weights, scale.into()));
+    let of_q = B::float_matmul(of_scores.clone(), k);
+    let of_k = B::float_matmul(B::float_swap_dims(of_scores, 2, 3), q);
+    (join::<B>(of_q), join::<B>(of_k), join::<B>(of_v))
+}
+
+pub fn self_attention_gradient<B: Backend>(
+    qkv: FloatTensor<B>,
+    weights: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    heads: usize,
+) -> FloatTensor<B> {
+    let [q, k, v] = thirds::<B>(qkv);
+    let (q, k, v) = attention_gradients::<B>(q, k, v, weights, gradient, heads);
+    B::float_cat(vec![q, k, v], 2)
+}
+
+/// Of products of queries and keys.
+pub fn scale(q: &Shape, heads: usize) -> f32 {
+    ((q[2] / heads) as f32).powf(-0.5)
+}
+
+/// `[B, N, D]` -> `[B, H, N, D / H]`
+fn split<B: Backend>(x: FloatTensor<B>, heads: usize) -> FloatTensor<B> {
+    let shape = x.shape();
+    let x = B::float_reshape(x, Shape::new([shape[0], shape[1], heads, shape[2] / heads]));
+    B::float_swap_dims(x, 1, 2)
+}
+
+/// `[B, H, N, D / H]` -> `[B, N, D]`
+fn join<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let shape = x.shape();
+    B::float_reshape(B::float_swap_dims(x, 1, 2), Shape::new([shape[0], shape[2], shape[1] * shape[3]]))
+}
+
+/// `[B, N, 3 D]` -> three times `[B, N, D]`
+pub fn thirds<B: Backend>(qkv: FloatTensor<B>) -> [FloatTensor<B>; 3] {
+    let shape = qkv.shape();
+    let d = shape[2] / 3;
+    std::array::from_fn(|i| {
+        B::float_slice(qkv.clone(), &[Slice::from(0..shape[0]), Slice::from(0..shape[1]), Slice::from(i * d..(i + 1) * d)])
+    })
+}
