@@ -17,12 +17,14 @@
 //! other programs.
 //! Data flows one way: below the resolved configuration nothing reads a flag or an environment variable. [`random`] names every random
 //! stream; [`failure`] says which errors are the user's to mend; [`report`] draws what is to be looked at, and makes the page of a run;
-//! `selftest` holds a device against the CPU. Modules that compute on tensors need the feature `train` (default); all others, and the
-//! commands built on them, do without a GPU library.
+//! `selftest` holds a device against the CPU, `bench` measures training beside a PyTorch twin. Modules that compute on tensors need the
+//! feature `train` (default); all others, and the commands built on them, do without a GPU library.
 
 #[cfg(feature = "train")]
 pub mod ablate;
 pub mod audit;
+#[cfg(feature = "train")]
+pub mod bench;
 pub mod cli;
 pub mod config;
 #[cfg(feature = "train")]

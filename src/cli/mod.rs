@@ -15,6 +15,8 @@ mod watch;
 #[cfg(feature = "train")]
 mod ablate;
 #[cfg(feature = "train")]
+mod bench;
+#[cfg(feature = "train")]
 mod compare;
 #[cfg(feature = "train")]
 mod demo;
@@ -83,6 +85,8 @@ pub enum Command {
     Replay(watch::ReplayArgs),
     #[cfg(feature = "train")]
     Selftest(selftest::SelftestArgs),
+    #[cfg(feature = "train")]
+    Bench(bench::BenchArgs),
     Config(config::ConfigArgs),
 }
 
@@ -120,6 +124,8 @@ impl Cli {
             Command::Replay(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Selftest(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::Bench(args) => args.run(),
             Command::Config(args) => args.run(),
         }
     }

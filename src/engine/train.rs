@@ -19,7 +19,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 /// Batches that the loader keeps ready.
-const AHEAD: usize = 4;
+pub const AHEAD: usize = 4;
 /// Checkpoints kept of a stage that still runs.
 const KEEP: usize = 2;
 
@@ -62,9 +62,61 @@ pub enum Ended<M> {
 }
 
 /// The faces of one optimiser step, cut into the parts that shards work on.
-struct Loaded<B> {
-    positions: Vec<usize>,
-    parts: Vec<B>,
+pub struct Loaded<B> {
+    pub epoch: u64,
+    pub positions: Vec<usize>,
+    pub parts: Vec<B>,
+}
+
+impl<B> Loaded<B> {
+    /// Prepares the faces at `positions` in about equal parts, at most `parts` of them.
+    ///
+    /// # Errors
+    /// Unreadable faces.
+    pub fn prepare<S: Source<Batch = B>>(source: &S, epoch: u64, positions: &[usize], parts: usize) -> Result<Self> {
+        let chunk = positions.len().div_ceil(parts);
+        let parts = positions.chunks(chunk).map(|p| source.prepare(epoch, p)).collect::<Result<_>>()?;
+        Ok(Self { epoch, positions: positions.to_vec(), parts })
+    }
+}
+
+/// Where steps are computed.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    pub shards: &'a Shards,
+    /// With differentiation.
+    pub device: &'a Device,
+}
+
+/// What an optimiser step leaves beside the model, still on the device: the loss and the gradient's norm, `[1]` each.
+pub struct Stepped<M> {
+    pub model: M,
+    pub loss: Tensor<1>,
+    pub norm: Option<Tensor<1>>,
+}
+
+/// One optimiser step: forward and backward over all parts, the update at `rate`, and what the objective learns from the responses.
+///
+/// # Errors
+/// When the device cannot be read.
+pub fn step<O: Objective>(
+    objective: &mut O,
+    model: O::Model,
+    optimizer: &mut Optimizer,
+    loaded: &Loaded<<O::Source as Source>::Batch>,
+    rate: f64,
+    here: Position,
+    Place { shards, device }: Place,
+) -> Result<Stepped<O::Model>> {
+    let parts = &loaded.parts;
+    let pass = shards.gradients(&*objective, &model, parts, here, device);
+    let (model, norm) = optimizer.step(model, pass.gradients, rate);
+    let responses = if objective.refreshes() { shards.responses(&*objective, &model, parts, here, device) } else { pass.responses };
+    let responses = read_responses(responses)?;
+    if !responses.is_empty() {
+        objective.after_step(loaded.epoch, &loaded.positions, &responses);
+    }
+    Ok(Stepped { model, loss: pass.loss, norm })
 }
 
 /// Sums since the last progress event, kept on the device until they are read.
@@ -157,29 +209,18 @@ pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) 
         let order = source.order(&mut plan.streams.at(&format!("order/{}", plan.kind), &[epoch]));
         let parts = plan.shards.count() * plan.accumulate.max(1);
         let make = |item: usize| -> Result<Loaded<<O::Source as Source>::Batch>> {
-            let positions = &order[item * batch..(item + 1) * batch];
-            let chunk = positions.len().div_ceil(parts);
-            let batches = positions.chunks(chunk).map(|p| source.prepare(epoch, p)).collect::<Result<_>>()?;
-            Ok(Loaded { positions: positions.to_vec(), parts: batches })
+            Loaded::prepare(&*source, epoch, &order[item * batch..(item + 1) * batch], parts)
         };
         let first = (step % per_epoch) as usize;
         let mut interrupted = false;
         loader::ahead(first..per_epoch as usize, plan.workers, AHEAD, make, |_, made| {
-            let Loaded { positions, parts } = made?;
+            let loaded = made?;
             let here = Position { streams: plan.streams, stage: plan.kind, step };
+            let place = Place { shards: plan.shards, device: plan.device };
             let model = slot.take().context("the model is inside a step")?;
-            let pass = plan.shards.gradients(&*objective, &model, &parts, here, plan.device);
-            let (model, norm) = optimizer.step(model, pass.gradients, schedule.rate(step));
+            let Stepped { model, loss, norm } = self::step(objective, model, &mut optimizer, &loaded, schedule.rate(step), here, place)?;
             slot = Some(model);
-            let responses = match slot.as_ref() {
-                Some(model) if objective.refreshes() => plan.shards.responses(&*objective, model, &parts, here, plan.device),
-                _ => pass.responses,
-            };
-            let responses = read_responses(responses)?;
-            if !responses.is_empty() {
-                objective.after_step(epoch, &positions, &responses);
-            }
-            interval.add(pass.loss, norm, positions.len());
+            interval.add(loss, norm, loaded.positions.len());
             step += 1;
             if let Some(began) = compiling.take() {
                 interval.wait()?;
