@@ -362,9 +362,11 @@ class Side:
         update, part, steps = self.optimizer(stage), self.case["part"], itertools.count()
 
         def step() -> None:
-            value = loss(next(steps) % BATCHES)
             if part == "forward":
+                with torch.no_grad():
+                    loss(next(steps) % BATCHES)
                 return
+            value = loss(next(steps) % BATCHES)
             value.backward()
             if part == "gradients":
                 self.network.zero_grad(set_to_none=True)

@@ -87,7 +87,7 @@ impl Row {
 pub enum Part {
     /// All of it.
     Whole,
-    /// The loss, with the graph that a backward pass would need.
+    /// The loss, as it is computed where nothing is to be differentiated.
     Forward,
     /// Forward and backward.
     Gradients,

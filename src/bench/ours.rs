@@ -8,7 +8,7 @@ use crate::config::{DeviceChoice, Settings};
 use crate::dataset::{Pack, Split};
 use crate::engine::device::{self, OpenDevice};
 use crate::engine::loader;
-use crate::engine::objective::{Objective, Pass, Shard, Source};
+use crate::engine::objective::{Objective, Shard, Source};
 use crate::engine::optimizer::Optimizer;
 use crate::engine::read_values;
 use crate::engine::shards::{Position, Shards};
@@ -22,7 +22,7 @@ use crate::pretrain::MaskedModelling;
 use crate::random::Streams;
 use crate::weights::parameters;
 use anyhow::{Context, Result};
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::Module;
 use burn::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
@@ -298,7 +298,7 @@ fn repeated(batch: usize, mut step: impl FnMut() -> Result<Option<Tensor<1>>> + 
     }))
 }
 
-/// The loss of a step, `[1]`, with the graphs that a backward pass would need, which are dropped.
+/// The loss of a step, `[1]`, without the graphs that a backward pass would need: dropping those unused costs more than using them.
 fn forward<O: Objective>(
     objective: &O,
     model: &O::Model,
@@ -308,24 +308,11 @@ fn forward<O: Objective>(
     device: &Device,
 ) -> Tensor<1> {
     let total: f64 = loaded.parts.iter().map(|part| objective.weight(part)).sum();
+    let (model, device) = (model.valid(), device.clone().inner());
     let losses = shards.map(&loaded.parts, |i, batch| {
-        let model = model.clone().map(&mut OwnLeaves);
         let mut noise = Noise::new(here.streams.at(&format!("noise/{}", here.stage), &[here.step, i as u64]));
         let shard = Shard { share: objective.weight(batch) / total.max(f64::MIN_POSITIVE), first: i == 0 };
-        let Pass { loss, .. } = objective.forward(&model, batch, shard, &mut noise, device);
-        loss.inner()
+        objective.forward(&model, batch, shard, &mut noise, &device).loss
     });
     Tensor::cat(losses, 0).sum()
-}
-
-/// Threads must not share graph nodes, here as little as in training.
-struct OwnLeaves;
-
-impl ModuleMapper for OwnLeaves {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|t| {
-            let trains = t.is_require_grad();
-            Tensor::from_inner(t.inner()).set_require_grad(trains)
-        })
-    }
 }

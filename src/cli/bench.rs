@@ -154,15 +154,12 @@ fn table(profile: &Profile) -> String {
     let name = profile.row.name();
     let mut text =
         format!("{:<24} {:>10} {:>7} {:>12} {:>7}\n", format!("{name}, batch {}", profile.batch), "moue ms", "", "PyTorch ms", "");
-    let lines: [(&str, fn(&Shares) -> f64); 5] = [
-        ("forward", |s| s.forward),
-        ("backward", |s| s.backward),
-        ("optimiser and the rest", |s| s.rest),
-        ("whole step", |s| s.whole),
-        ("loader alone", |s| s.loader),
-    ];
-    for (what, of) in lines {
-        let cells = |shares: &Shares| (format!("{:.2}", of(shares)), format!("{:.0} %", 100.0 * of(shares) / shares.whole));
+    let lines = ["forward", "backward", "optimiser and the rest", "whole step", "loader alone"];
+    for (i, what) in lines.into_iter().enumerate() {
+        let cells = |s: &Shares| {
+            let value = [s.forward, s.backward, s.rest, s.whole, s.loader][i];
+            (format!("{value:.2}"), format!("{:.0} %", 100.0 * value / s.whole))
+        };
         let (ms, share) = cells(&profile.ours);
         let (peer_ms, peer_share) = profile.peer.as_ref().map_or(("-".into(), String::new()), cells);
         text += format!("{what:<24} {ms:>10} {share:>7} {peer_ms:>12} {peer_share:>7}").trim_end();
