@@ -5,6 +5,8 @@
 mod bench;
 
 use bench::{Bench, text, train};
+use flate2::write::ZlibEncoder;
+use flate2::{Compression, Crc};
 use image::{DynamicImage, GrayImage, Luma, RgbaImage};
 use moue::transform::align::TEMPLATE_112;
 use serde_json::Value;
@@ -36,6 +38,31 @@ fn predict(bench: &Bench, args: &[&str]) -> Output {
 
 fn lines(output: &Output) -> Vec<Value> {
     text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A whole PNG file of one black field, a bit a pixel, however large: the rows are compressed as they come.
+fn black_png(width: u32, height: u32) -> Vec<u8> {
+    let mut rows = ZlibEncoder::new(Vec::new(), Compression::fast());
+    // A filter type before the pixels of each row.
+    let row = vec![0; 1 + width.div_ceil(8) as usize];
+    (0..height).for_each(|_| rows.write_all(&row).unwrap());
+    let head = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[1, 0, 0, 0, 0]].concat();
+    let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
+    for (name, data) in [(b"IHDR", head), (b"IDAT", rows.finish().unwrap()), (b"IEND", vec![])] {
+        let mut sum = Crc::new();
+        sum.update(name);
+        sum.update(&data);
+        file.extend([&(data.len() as u32).to_be_bytes()[..], name, &data, &sum.sum().to_be_bytes()].concat());
+    }
+    file
+}
+
+/// The fixture's four planes, said to be YCCK by Adobe's transform.
+fn ycck() -> Vec<u8> {
+    let mut bytes = CMYK.to_vec();
+    let transform = bytes.windows(5).position(|w| w == b"Adobe").unwrap() + 11;
+    bytes[transform] = 2;
+    bytes
 }
 
 #[test]
@@ -93,18 +120,27 @@ fn what_cannot_be_read_is_told_and_the_rest_goes_on() {
     let bench = prepared();
     // A PNM header of 20,000 pixels a side costs no pixels: it must be refused before memory is taken.
     fs::write(bench.path("faces/huge.ppm"), "P6 20000 20000 255\n").unwrap();
+    // A whole picture of as many, in a file of a few hundred kilobytes, and a line that is too long.
+    fs::write(bench.path("faces/full.png"), black_png(20_000, 20_000)).unwrap();
+    fs::write(bench.path("faces/line.png"), black_png(20_000, 1)).unwrap();
+    // Odd, but pictures: as long as is allowed, and four colours of another kind.
+    fs::write(bench.path("faces/long.png"), black_png(16_384, 1)).unwrap();
+    fs::write(bench.path("faces/ycck.jpg"), ycck()).unwrap();
     let png = fs::read(bench.path("faces/a.png")).unwrap();
     fs::write(bench.path("faces/cut.png"), &png[..png.len() / 2]).unwrap();
     let output = predict(&bench, &["faces", "--json"]);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(
-        said.contains("faces/huge.ppm: the picture is larger than 16384 pixels a side") && said.contains("faces/cut.png: damaged"),
-        "{said}"
-    );
-    assert!(said.ends_with("error: 2 of 7 pictures could not be read\n"), "{said}");
+    for name in ["huge.ppm", "full.png", "line.png"] {
+        assert!(said.contains(&format!("faces/{name}: the picture is larger than 16384 pixels a side")), "{name}: {said}");
+    }
+    assert!(said.contains("faces/cut.png: damaged"), "{said}");
+    assert!(said.ends_with("error: 4 of 11 pictures could not be read\n"), "{said}");
     let failed: Vec<_> = lines(&output).into_iter().filter(|l| l.get("error").is_some()).collect();
-    assert_eq!((failed.len(), lines(&output).len()), (2, 7));
+    assert_eq!((failed.len(), lines(&output).len()), (4, 11));
+    for name in ["long.png", "ycck.jpg"] {
+        assert!(lines(&output).iter().any(|l| l["file"] == format!("faces/{name}") && l["class"].is_string()), "{name}");
+    }
     // A file that was named is asked to be a picture.
     let output = predict(&bench, &["faces/c.txt", "faces/a.png"]);
     assert_eq!((output.status.code(), text(&output.stdout).lines().count()), (Some(1), 1));

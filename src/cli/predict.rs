@@ -9,8 +9,8 @@ use crate::dataset::landmarks::Landmarks;
 use crate::dataset::picture::{self, MAX_FILE};
 use crate::dataset::{Pixels, sheet};
 use crate::engine::loader;
-use crate::eval::calibration;
 use crate::failure::one_line;
+use crate::labels::response::at_temperature;
 use crate::pipeline::Recogniser;
 use crate::pipeline::recogniser::Prepared;
 use crate::report::attention::{self, Panel};
@@ -255,7 +255,7 @@ impl PredictArgs {
 
 /// Classes with their probabilities, most likely first.
 fn ranked(logits: &[f32], recogniser: &Recogniser) -> Vec<(String, f64)> {
-    let probabilities = calibration::probabilities(logits, recogniser.temperature());
+    let probabilities = at_temperature(logits, recogniser.temperature());
     let mut ranked: Vec<(String, f64)> = recogniser.classes.iter().cloned().zip(probabilities).collect();
     ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
     ranked

@@ -178,6 +178,23 @@ mod tests {
         }
     }
 
+    /// The same planes, said to be YCCK (Adobe's transform 2): each colour is the inverse of what Y, Cb and Cr say, darkened by K.
+    #[test]
+    fn ycck_is_converted_too() {
+        let mut bytes = CMYK.to_vec();
+        let transform = bytes.windows(5).position(|w| w == b"Adobe").unwrap() + 11;
+        assert_eq!(std::mem::replace(&mut bytes[transform], 2), 0);
+        let picture = decode(&bytes).unwrap();
+        assert_eq!((picture.width, picture.height, picture.channels), (48, 16, 3));
+        for (x, [y, cb, cr]) in [(8, [200.0, 30.0, 40.0]), (24, [30.0, 180.0, 60.0]), (40, [240.0, 240.0, 240.0f64])] {
+            let (blue, red) = (cb - 128.0, cr - 128.0);
+            let rgb = [y + 1.402 * red, y - 0.344136 * blue - 0.714136 * red, y + 1.772 * blue];
+            let meant = rgb.map(|v| 255.0 - v.clamp(0.0, 255.0));
+            let found = &picture.data[(8 * 48 + x) * 3..][..3];
+            assert!(found.iter().zip(meant).all(|(&a, b)| (f64::from(a) - b).abs() < 8.0), "{found:?}, not {meant:?}");
+        }
+    }
+
     /// A noted quarter turn is carried out.
     #[test]
     fn pictures_are_turned_as_the_camera_noted() {

@@ -3,9 +3,8 @@
 pub mod bootstrap;
 pub mod calibration;
 
-use crate::config::Response;
 use crate::dataset::{Class, Split};
-use crate::labels::confidence::response;
+use crate::labels::response::probabilities;
 use crate::run::Body;
 
 /// Counts `[true class][predicted class]`.
@@ -131,11 +130,10 @@ impl Scored {
         let mut confusion = Confusion::new(classes);
         let mut loss = 0.0;
         let mut reliability = Reliability::default();
-        let all: Vec<Class> = (0..classes as Class).collect();
         for (&label, z) in labels.iter().zip(logits.chunks(classes)) {
             let predicted = argmax(z);
             confusion.add(label, predicted);
-            let Some(p) = response(Response::Softmax, z, &all) else {
+            let Some(p) = probabilities(z) else {
                 loss = f64::INFINITY;
                 continue;
             };
@@ -159,13 +157,6 @@ impl Scored {
             confusion: self.confusion.counts,
         }
     }
-}
-
-/// Softmax of each row of logits, `[faces, C]` row-major. A row that is not finite says nothing: every class equally.
-pub fn probabilities(classes: usize, logits: &[f32]) -> Vec<f32> {
-    let all: Vec<Class> = (0..classes as Class).collect();
-    let row = |z: &[f32]| response(Response::Softmax, z, &all).unwrap_or_else(|| vec![1.0 / classes as f64; classes]);
-    logits.chunks(classes).flat_map(row).map(|p| p as f32).collect()
 }
 
 /// Index of the largest logit, the lower class on ties; NaN never wins.

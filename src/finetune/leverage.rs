@@ -1,9 +1,8 @@
 //! The weights of the leveraged loss (Wen et al. 2021; METHOD 7): one for each face and class, all 1 / C at the start, then the network's
 //! probabilities normalised separately inside and outside the candidate set.
 
-use crate::config::Response;
 use crate::dataset::Class;
-use crate::labels::confidence::response;
+use crate::labels::response::probabilities;
 
 /// Keeps a side without probability finite; per class, as the published code adds it.
 const EPSILON: f64 = 1e-8;
@@ -26,8 +25,7 @@ impl Leverage {
 
     /// Overwrites a face's weights from its logits `[C]`; logits that are not finite leave them as they are.
     pub fn revise(&mut self, face: usize, logits: &[f32], candidates: &[Class]) {
-        let all: Vec<Class> = (0..self.classes as Class).collect();
-        let Some(p) = response(Response::Softmax, logits, &all) else { return };
+        let Some(p) = probabilities(logits) else { return };
         let inside = |c: usize| candidates.contains(&(c as Class));
         let side = |within: bool| p.iter().enumerate().filter(|(c, _)| inside(*c) == within).map(|(_, v)| v).sum::<f64>();
         let sums = [side(false), side(true)].map(|sum| sum + EPSILON * self.classes as f64);

@@ -4,34 +4,12 @@
 //! on the candidates and are overwritten from the network's response to that face. All of this is plain arithmetic on slices: rows are
 //! C numbers, the table belongs to the checkpoint, and the same code serves every device.
 
-use crate::config::{Below, Metric, Response, ReviseSettings};
+use super::response::response;
+use crate::config::{Below, Metric, ReviseSettings};
 use crate::dataset::Class;
 
 /// Sum of direct responses below which a row carries no information.
 const VANISHING: f64 = 1e-12;
-
-/// Normalised response over the candidates, `[C]`, zero elsewhere (eq. 3), from logits.
-///
-/// Computed in log space, so that it never vanishes: sigmoid is the softmax of -softplus(-z) over the candidates. Returns `None` when a
-/// candidate's logit is not finite. Logits outside the candidate set are ignored, also when NaN.
-pub fn response(kind: Response, logits: &[f32], candidates: &[Class]) -> Option<Vec<f64>> {
-    let log_response = |z: f64| match kind {
-        // log sigmoid(z), stable on both sides
-        Response::Sigmoid => -((-z.abs()).exp().ln_1p() + (-z).max(0.0)),
-        Response::Softmax => z,
-    };
-    let logs: Vec<f64> = candidates.iter().map(|&c| log_response(f64::from(logits[usize::from(c)]))).collect();
-    if logs.is_empty() || logs.iter().any(|l| !l.is_finite()) {
-        return None;
-    }
-    let top = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let sum: f64 = logs.iter().map(|l| (l - top).exp()).sum();
-    let mut p = vec![0.0; logits.len()];
-    for (&c, l) in candidates.iter().zip(&logs) {
-        p[usize::from(c)] = (l - top).exp() / sum;
-    }
-    Some(p)
-}
 
 /// Normalises a response that is given directly (`[C]`, any scale). `None` when a candidate's value is negative or not finite, or all
 /// candidates together vanish.
@@ -254,6 +232,7 @@ impl ConfidenceTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Response;
     use proptest::prelude::*;
     use serde_json::Value;
 

@@ -4,10 +4,10 @@ use super::Training;
 use crate::config::{Objective, Settings};
 use crate::dataset::{Class, Pack, Split};
 use crate::engine::shards::Shards;
-use crate::eval::probabilities;
 use crate::finetune::{Finetune, read_logits, scored_faces};
 use crate::labels::Candidates;
 use crate::labels::candidates::Coverage;
+use crate::labels::response::probability_rows;
 use crate::model::Classifier;
 use crate::run::{Body, EventReader, Predictions, RunFolder, write_atomic};
 use anyhow::Result;
@@ -49,7 +49,7 @@ pub fn write_predictions(path: &Path, model: &Classifier, pack: &Pack, settings:
     let mut faces = pack.split(Split::Train);
     faces.extend([Split::Valid, Split::Test].iter().flat_map(|&split| scored_faces(pack, split)));
     let logits = read_logits(model, pack, &faces, settings, shards)?;
-    Predictions::of(pack, &faces, probabilities(pack.protocol().classes.len(), &logits)).write(path)
+    Predictions::of(pack, &faces, probability_rows(pack.protocol().classes.len(), &logits)).write(path)
 }
 
 /// Scores of one objective.
