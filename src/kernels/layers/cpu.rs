@@ -35,10 +35,12 @@ fn all_f32<const N: usize>(tensors: [&Values; N]) -> bool {
 }
 
 /// A matrix with columns side by side or, as a transposed weight, one below the other.
+///
+/// # Panics
+/// Where it runs backwards: no weight does.
 fn matrix(x: &Values) -> Matrix<'_> {
-    let strides = x.layout().strides();
-    let place = Place { start: x.layout().start_offset(), row: strides[0] as usize, column: strides[1] as usize };
-    Matrix(x.storage(), place)
+    let stride = |i: usize| usize::try_from(x.layout().strides()[i]).expect("a matrix that runs forwards");
+    Matrix(x.storage(), Place { start: x.layout().start_offset(), row: stride(0), column: stride(1) })
 }
 
 /// Tokens `[B, N, D]` of which each is a row, wherever it is.
@@ -236,6 +238,7 @@ impl Layers for Flex {
         }
         let [x, gamma, beta] = [x, gamma, beta].map(|t| rows(&t));
         let len = slice(&x).len();
+        assert!(len.is_multiple_of(slice(&gamma).len()) && slice(&beta).len() == slice(&gamma).len(), "rows of another width");
         // SAFETY: every value of every row is written, and there are only whole rows.
         let out = unsafe { fresh(len, |out| passes::layer_norm(out, slice(&x), slice(&gamma), slice(&beta), epsilon as f32)) };
         tensor(out, x.shape())
@@ -248,6 +251,7 @@ impl Layers for Flex {
         let [x, gamma, gradient] = [x, gamma, gradient].map(|t| rows(&t));
         let (rows, of_rows, scale) = (slice(&x), slice(&gradient), slice(&gamma));
         let (mut of_gamma, mut of_beta) = (vec![0.0; scale.len()], vec![0.0; scale.len()]);
+        assert!(rows.len().is_multiple_of(scale.len()) && of_rows.len() == rows.len(), "rows of another width");
         // SAFETY: as above.
         let of_x = unsafe {
             fresh(rows.len(), |out| {

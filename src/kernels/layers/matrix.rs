@@ -25,7 +25,12 @@ impl Place {
 
     /// Whether a matrix of this size lies within `len` values.
     fn fits(self, rows: usize, columns: usize, len: usize) -> bool {
-        rows == 0 || columns == 0 || self.start + (rows - 1) * self.row + (columns - 1) * self.column < len
+        if rows == 0 || columns == 0 {
+            return true;
+        }
+        let along = |n: usize, stride: usize| (n - 1).checked_mul(stride);
+        let last = along(rows, self.row).zip(along(columns, self.column)).and_then(|(a, b)| a.checked_add(b)?.checked_add(self.start));
+        last.is_some_and(|last| last < len)
     }
 }
 
