@@ -4,6 +4,7 @@
 //! impossible ([`Usage`], exit code 2) or the work itself failed (everything else, exit code 1).
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A request that cannot be carried out as typed: an unknown setting, a device that does not exist, a path that is no pack.
 #[derive(Debug)]
@@ -42,4 +43,28 @@ pub fn one_line(error: &anyhow::Error) -> String {
 /// The exit code that `error` deserves: 2 for bad usage, 1 for failed work.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if error.chain().any(|cause| cause.is::<Usage>()) { 2 } else { 1 }
+}
+
+/// Panics that somebody is about to catch and mend.
+static EXPECTED: AtomicUsize = AtomicUsize::new(0);
+
+/// While it lives, panics are not for the user to see.
+pub struct Expecting(());
+
+/// Says that panics, on whatever thread, are caught from now on.
+#[must_use]
+pub fn expect_panics() -> Expecting {
+    EXPECTED.fetch_add(1, Ordering::SeqCst);
+    Expecting(())
+}
+
+impl Drop for Expecting {
+    fn drop(&mut self) {
+        EXPECTED.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Whether panics are being caught: for panic hooks that show something.
+pub fn panics_are_expected() -> bool {
+    EXPECTED.load(Ordering::SeqCst) > 0
 }

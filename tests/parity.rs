@@ -214,7 +214,7 @@ fn record<O: Recorded>(objective: &mut O, mut model: O::Model, s: &Settings, tra
             tensors.insert(format!("mask/{step}"), Stored::floats(vec![BATCH, s.grid().pow(2)], &mask));
         }
         let position = Position { streams: Streams::new(0), stage: training.kind(), step: step as u64 };
-        let pass = shards.gradients(&*objective, &model, &parts, position, device);
+        let pass = shards.gradients(&*objective, &model, &parts, position, 1.0, device);
         let mut gradients = Collect { gradients: Some(&pass.gradients), ..Collect::default() };
         model.visit(&mut gradients);
         for (path, shape, values) in gradients.found {
@@ -223,7 +223,7 @@ fn record<O: Recorded>(objective: &mut O, mut model: O::Model, s: &Settings, tra
                 first.insert(path, wide(&values));
             }
         }
-        (model, _) = optimizer.step(model, pass.gradients, schedule.rate(step as u64));
+        model = optimizer.step(model, pass.gradients, schedule.rate(step as u64)).unwrap().model;
         losses.push(f64::from(read_values(pass.loss).unwrap()[0]));
         let responses: Vec<f32> = pass.responses.into_iter().flatten().flat_map(|r| read_values(r).unwrap()).collect();
         if !responses.is_empty() {

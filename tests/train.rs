@@ -171,6 +171,48 @@ fn a_killed_run_resumes_even_from_the_checkpoint_before_the_last() {
 }
 
 #[test]
+fn mixed_precision_repeats_resumes_and_is_near_single() {
+    let b = Bench::new();
+    let finetune = |out, precision| [train(&["finetune", "--data", "f.moue", "--out", out], LONG), vec!["--precision", precision]].concat();
+    b.done(&finetune("whole", "mixed"));
+    let third = |line: &str| line.starts_with("moue finetune/pll step=9/") && line.contains("checkpoint=");
+    let (mut child, _lines) = b.until(&finetune("cut", "mixed"), third);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    b.done(&["finetune", "--resume", "--out", "cut", "--device", "cpu", "--no-tui"]);
+    assert!(b.results("cut") == b.results("whole"), "a resumed run ends otherwise");
+
+    let losses = |run: &str| -> Vec<f64> {
+        let events = b.events(run).into_iter().filter(|e| e.stage == Stage::Finetune);
+        events.filter_map(|e| if let Body::Scalars(s) = e.body { s.get("loss") } else { None }).collect()
+    };
+    b.done(&finetune("single", "f32"));
+    let (single, mixed) = (losses("single"), losses("whole"));
+    assert!(single != mixed, "nothing was rounded");
+    assert!(single.iter().zip(&mixed).take(6).all(|(a, b)| (a - b).abs() < 0.02 * a), "{single:?} {mixed:?}");
+    let precision = |run: &str| {
+        let manifest: serde_json::Value = serde_json::from_slice(&fs::read(b.path(run).join("manifest.json")).unwrap()).unwrap();
+        manifest["device"]["precision"].as_str().unwrap().to_string()
+    };
+    assert_eq!((precision("whole").as_str(), precision("single").as_str()), ("mixed", "f32"));
+    b.refused(&finetune("X", "half"), 2, &["run.precision", "mixed"]);
+}
+
+/// The batch is what it was; how much of it is worked on at once is found out.
+#[test]
+fn a_batch_fits_by_itself() {
+    let b = Bench::new();
+    let auto = [train(&["finetune", "--data", "f.moue", "--out", "auto"], &[]), vec!["--batch", "auto"]].concat();
+    assert!(b.done(&auto).contains("32 faces a step, 32 at once"));
+    b.done(&train(&["finetune", "--data", "f.moue", "--out", "plain"], &[]));
+    assert!(b.results("auto") == b.results("plain"), "all of it fits, so nothing should differ");
+    b.done(&[train(&["finetune", "--data", "f.moue", "--out", "sixteen"], &[]), vec!["--batch", "16"]].concat());
+    assert!(b.events("sixteen").iter().any(|e| matches!(e.body, Body::StageStarted { batch: 16, .. })));
+    let refused = b.moue(&[train(&["finetune", "--data", "f.moue", "--out", "X"], &[]), vec!["--batch", "many"]].concat());
+    assert!(refused.status.code() == Some(2) && text(&refused.stderr).contains("auto"), "{}", text(&refused.stderr));
+}
+
+#[test]
 fn a_resnet_learns_resumes_and_predicts() {
     let b = Bench::new();
     let network = ["encoder.backbone=resnet18", "resnet.width=8", "finetune.drop_path=0.05", "finetune.layer_decay=1"];

@@ -1,7 +1,7 @@
 """The PyTorch side of `moue bench`: the networks and training steps that moue's settings describe, as they are written in PyTorch.
 
 Reads one JSON object a line and answers each with one (`src/bench/contestant.rs`): first the case, then `{"seconds": S}`, to work for about
-so long. Eager, single precision, PyTorch's own attention, norms, fused AdamW and clipping. Faces lie in memory as bytes; normalising,
+so long. Eager, or compiled where the case says so; single precision, or matrix products in bfloat16 (autocast); PyTorch's own attention, norms, fused AdamW and clipping. Faces lie in memory as bytes; normalising,
 cutting into patches and HOG targets are part of the step, on the device, as in moue. Parameters are as many as moue's and lie in the same
 groups.
 """
@@ -360,13 +360,16 @@ class Side:
         if self.s[stage]["accumulate"] > 1:
             raise Missing(f"{stage}.accumulate is not written in PyTorch here")
         update, part, steps = self.optimizer(stage), self.case["part"], itertools.count()
+        mixed = self.s["run"]["precision"] == "mixed"
+        self.compile()
 
         def step() -> None:
             if part == "forward":
-                with torch.no_grad():
+                with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
                     loss(next(steps) % BATCHES)
                 return
-            value = loss(next(steps) % BATCHES)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
+                value = loss(next(steps) % BATCHES)
             value.backward()
             if part == "gradients":
                 self.network.zero_grad(set_to_none=True)
@@ -375,6 +378,10 @@ class Side:
             after()
 
         return step
+
+    def compile(self) -> None:
+        if self.case["compile"]:
+            self.network.compile()
 
     # Rows.
 
@@ -483,6 +490,7 @@ class Side:
 
     def predict(self) -> Callable[[], None]:
         self.network = Classifier(self.s, self.case["classes"]).to(self.device).eval()
+        self.compile()
         pixels = self.ready(self.faces[self.order(0)])
 
         @torch.inference_mode()

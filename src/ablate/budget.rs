@@ -3,6 +3,7 @@
 use crate::config::{Origin, Resolved};
 use crate::dataset::{Class, Face, Pack, PackWriter, Split};
 use crate::engine::device::OpenDevice;
+use crate::engine::precision::Precision;
 use crate::finetune::scored_faces;
 use crate::labels::Candidates;
 use crate::pipeline::{Job, JobEnd, Stages};
@@ -102,6 +103,7 @@ pub fn probe(
         command: vec!["probe".into()],
         stages: Stages { pretrain, finetune: !pretrain, ..Stages::default() },
         candidates: partial.then(|| Candidates::build(&part, &resolved.settings().labels)).transpose()?,
+        precision: Precision::of(resolved.settings().run.precision, device)?,
         resolved,
         seed: 0,
         pack: Arc::new(part),

@@ -13,6 +13,7 @@ pub mod tables;
 use crate::config::{Origin, Resolved};
 use crate::dataset::{Pack, Split};
 use crate::engine::device::OpenDevice;
+use crate::engine::precision::Precision;
 use crate::finetune::scored_faces;
 use crate::labels::Candidates;
 use crate::pipeline::{Job, JobEnd, Stages, load};
@@ -321,6 +322,7 @@ impl Request {
             command: command_line(),
             stages: Stages { pretrain, finetune: !pretrain, ..Stages::default() },
             candidates: if pretrain { None } else { self.candidates_of(&resolved)? },
+            precision: Precision::of(resolved.settings().run.precision, &self.device)?,
             resolved,
             seed,
             pack: self.pack.clone(),

@@ -13,6 +13,7 @@ pub mod contestant;
 pub mod ours;
 pub mod peer;
 pub mod profile;
+pub mod sweep;
 
 use crate::config::{Settings, Strategy};
 use crate::dataset::generated::{self, GeneratorConfig};
@@ -110,6 +111,8 @@ pub struct Case {
     pub device: String,
     /// Patches that pretraining hides of each face.
     pub hidden: usize,
+    /// Whether PyTorch compiles its network.
+    pub compile: bool,
     pub faces: Faces,
 }
 
@@ -193,6 +196,15 @@ pub struct Measured {
     pub why: Option<String>,
 }
 
+/// How PyTorch takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rival {
+    None,
+    Eager,
+    /// By `torch.compile`.
+    Compiled,
+}
+
 /// Everything that rows share.
 pub struct Bench {
     settings: Settings,
@@ -200,6 +212,7 @@ pub struct Bench {
     threads: usize,
     effort: Effort,
     peer: Option<Peer>,
+    compile: bool,
     classes: usize,
     faces: Faces,
     _folder: TempDir,
@@ -210,7 +223,7 @@ impl Bench {
     ///
     /// # Errors
     /// When the temporary folder cannot be written, or the settings leave no face to train on.
-    pub fn start(settings: &Settings, rows: &[Row], device: String, threads: usize, effort: Effort, peer: bool) -> Result<Self> {
+    pub fn start(settings: &Settings, rows: &[Row], device: String, threads: usize, effort: Effort, rival: Rival) -> Result<Self> {
         let mut settings = settings.clone();
         if settings.labels.strategy.predicts() {
             // Those sets need trained models; how a face came to its candidates makes no step faster.
@@ -236,9 +249,11 @@ impl Bench {
         let pixels = folder.path().join("faces.u8");
         std::fs::write(&pixels, bytes).with_context(|| format!("writing {}", pixels.display()))?;
         let candidates = sets.into_iter().map(|(_, set)| set.classes).collect();
-        let peer = if peer { Some(Peer::unpack(folder.path())?) } else { None };
+        let peer = if rival == Rival::None { None } else { Some(Peer::unpack(folder.path())?) };
+        let compile = rival == Rival::Compiled;
         let classes = pack.protocol().classes.len();
-        Ok(Self { settings, device, threads, effort, peer, classes, faces: Faces { pack: path, pixels, candidates }, _folder: folder })
+        let faces = Faces { pack: path, pixels, candidates };
+        Ok(Self { settings, device, threads, effort, peer, compile, classes, faces, _folder: folder })
     }
 
     fn case(&self, row: Row, part: Part) -> Case {
@@ -251,6 +266,7 @@ impl Bench {
             threads: self.threads,
             device: self.device.clone(),
             hidden: self.settings.hidden_patches(),
+            compile: self.compile,
             faces: self.faces.clone(),
         }
     }
@@ -267,7 +283,7 @@ impl Bench {
         };
         let (peer, why) = match &self.peer {
             None => (None, Some("left out".to_string())),
-            Some(peer) => match peer.start(&case, ours.ready.is_cpu)? {
+            Some(peer) => match peer.start(&case, &ours.ready)? {
                 Ok(peer) => (Some(peer), None),
                 Err(why) => (None, Some(why)),
             },
@@ -307,6 +323,7 @@ impl Bench {
             "device": ours.map(|ready| &ready.details),
             "limits": limits(),
             "threads": self.threads,
+            "compiled_peer": self.compile,
             "effort": self.effort,
             "peer": peer,
             "settings": self.settings,

@@ -10,6 +10,7 @@ use crate::engine::device::{self, OpenDevice};
 use crate::engine::loader;
 use crate::engine::objective::{Objective, Shard, Source};
 use crate::engine::optimizer::Optimizer;
+use crate::engine::precision::{LossScale, Precision};
 use crate::engine::read_values;
 use crate::engine::shards::{Position, Shards};
 use crate::engine::train::{self, AHEAD, Loaded, Place, Stepped};
@@ -117,8 +118,10 @@ struct Side {
 impl Side {
     fn open(case: &Case) -> Result<Self> {
         let choice: DeviceChoice = case.device.parse()?;
-        let open = device::open(choice)?;
-        let shards = Arc::new(Shards::new(if open.is_cpu { case.threads } else { 1 })?);
+        let mut open = device::open(choice)?;
+        let precision = Precision::of(case.settings.run.precision, &open)?;
+        open.description["precision"] = precision.name().into();
+        let shards = Arc::new(Shards::new(if open.is_cpu { case.threads } else { 1 })?.in_precision(precision));
         let pack = Arc::new(Pack::open(Path::new(&case.faces.pack))?);
         Ok(Self { device: open.device.clone().autodiff(), open, shards, pack, settings: case.settings.clone() })
     }
@@ -170,7 +173,7 @@ impl Side {
         O::Model: 'static,
     {
         let source = objective.source();
-        let parameters = Some(values(&model));
+        let parameters = Some(parameters::count(&model));
         if case.part == Part::Loader {
             return Ok((self.loading(case, source), parameters));
         }
@@ -183,6 +186,9 @@ impl Side {
             .map(|n| Loaded::prepare(&*source, epoch, &positions(n, case.batch, source.faces()), parts))
             .collect::<Result<Vec<_>>>()?;
         let mut optimizer = Optimizer::new(&model, &training.optimizer(s));
+        if self.shards.precision() == Precision::Mixed {
+            optimizer = optimizer.with_scale(LossScale::default());
+        }
         let (shards, device, part) = (self.shards.clone(), self.device.clone(), case.part);
         let (mut slot, mut count) = (Some(model), 0);
         let work = repeated(case.batch, move || {
@@ -196,12 +202,13 @@ impl Side {
                     (model, loss)
                 }
                 Part::Gradients => {
-                    let pass = shards.gradients(&objective, &model, &loaded.parts, here, &device);
+                    let pass = shards.gradients(&objective, &model, &loaded.parts, here, optimizer.loss_factor(), &device);
                     (model, pass.loss)
                 }
                 _ => {
                     let place = Place { shards: &shards, device: &device };
-                    let Stepped { model, loss, norm } = train::step(&mut objective, model, &mut optimizer, loaded, regime.lr, here, place)?;
+                    let Stepped { model, loss, norm, .. } =
+                        train::step(&mut objective, model, &mut optimizer, loaded, regime.lr, here, place)?;
                     // Both are summed up in training; to drop the norm would be to save it.
                     (model, norm.map_or(loss.clone(), |norm| loss + norm))
                 }
@@ -229,7 +236,7 @@ impl Side {
     /// Logits as evaluation reads them, of crops that are ready.
     fn predicting(&self, case: &Case) -> Result<(Work, Option<usize>)> {
         let model = self.classifier(case);
-        let parameters = Some(values(&model));
+        let parameters = Some(parameters::count(&model));
         let model = model.valid();
         let (input, device, shards) = (Input::of(&self.settings), self.open.device.clone(), self.shards.clone());
         let parts = self.crops(case, input)?;
@@ -266,10 +273,6 @@ impl Side {
 /// The training faces of a step.
 fn positions(step: usize, batch: usize, faces: usize) -> Vec<usize> {
     (0..batch).map(|i| (step.wrapping_mul(batch).wrapping_add(i)) % faces).collect()
-}
-
-fn values<M: Module>(model: &M) -> usize {
-    parameters::shapes(model).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
 }
 
 /// Repeats a step of `batch` faces; what a step returns is read now and then, so that the device has done what was asked of it.

@@ -1,7 +1,9 @@
 //! The PyTorch side: `benches/peers/training.py`, brought along so that an installed program has it, started with the `python3` there is.
 
 use super::contestant::Contestant;
-use super::{Case, ours};
+use super::{Case, Ready};
+use crate::config;
+use crate::engine::precision::Precision;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -38,15 +40,17 @@ impl Peer {
     ///
     /// # Errors
     /// It dies, or answers something that is no answer.
-    pub fn start(&self, case: &Case, on_cpu: bool) -> Result<Result<Contestant, String>> {
+    pub fn start(&self, case: &Case, ours: &Ready) -> Result<Result<Contestant, String>> {
         if let Some(missing) = &self.missing {
             return Ok(Err(missing.clone()));
         }
         let mut command = Command::new("python3");
         command.arg("-B").arg(&self.script);
-        ours::limit_threads(&mut command, case.threads);
+        super::ours::limit_threads(&mut command, case.threads);
         // What `auto` means has been decided by our side.
-        let case = Case { device: if on_cpu { "cpu" } else { "gpu" }.into(), ..case.clone() };
+        let mut case = Case { device: if ours.is_cpu { "cpu" } else { "gpu" }.into(), ..case.clone() };
+        let mixed = ours.details["precision"] == Precision::Mixed.name();
+        case.settings.run.precision = if mixed { config::Precision::Mixed } else { config::Precision::F32 };
         Contestant::start("PyTorch", command, &case)
     }
 }

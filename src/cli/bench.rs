@@ -3,14 +3,15 @@
 use super::output::{check_output, print};
 use super::settings::SettingsArgs;
 use crate::bench::profile::{Profile, Shares};
-use crate::bench::{Bench, Effort, Measured, Part, Row, ours};
+use crate::bench::sweep::{self, Axis, Base, Course};
+use crate::bench::{Bench, Effort, Measured, Part, Rival, Row, ours};
 use crate::config::DeviceChoice;
 use crate::run::write_atomic;
 use crate::usage;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How fast training is here, beside a PyTorch twin: the same network, batch, precision and threads
 ///
@@ -30,7 +31,8 @@ PyTorch: `python3` with torch (torchvision for the loader), on the CPU or on CUD
 Example:
   moue bench
   moue bench --rows pretrain,finetune --profile --set pretrain.batch=64
-  moue bench --preset paper-ferplus --device gpu --json speed.json")]
+  moue bench --preset paper-ferplus --device gpu --json speed.json
+  moue bench --rows pretrain,finetune --sweep vit.dim=48,96,192,384 --figures figs")]
 pub struct BenchArgs {
     #[command(flatten)]
     settings: SettingsArgs,
@@ -55,9 +57,19 @@ pub struct BenchArgs {
     /// Measure moue alone
     #[arg(long)]
     no_peer: bool,
+    /// Have PyTorch compile its network (torch.compile) instead of running it eagerly
+    #[arg(long, conflicts_with = "no_peer")]
+    compile: bool,
     /// Also say where the time of a training step goes
     #[arg(long)]
     profile: bool,
+    /// Instead of rows against PyTorch: moue's time and memory while one setting takes these values, with the exponent of a power law; may be
+    /// repeated (`--sweep vit.dim=48,96,192 --sweep finetune.batch=64,128,256`)
+    #[arg(long, value_name = "KEY=VALUES")]
+    sweep: Vec<Axis>,
+    /// Draw the sweeps as SVG files into this folder
+    #[arg(long, value_name = "DIR", requires = "sweep")]
+    figures: Option<PathBuf>,
     /// Take part in a bench: requests on the standard input, answers on the standard output
     #[arg(long, hide = true)]
     serve: bool,
@@ -70,7 +82,7 @@ impl BenchArgs {
         }
         let mut rows = self.rows.iter().map(|word| Row::parse(word)).collect::<Result<Vec<_>>>()?;
         if rows.is_empty() {
-            rows = Row::ALL.to_vec();
+            rows = if self.sweep.is_empty() { Row::ALL.to_vec() } else { vec![Row::Finetune] };
         }
         if !(self.seconds > 0.0 && self.seconds <= 3600.0) {
             usage!("--seconds {}: a turn takes more than 0 and at most 3600 seconds", self.seconds);
@@ -84,7 +96,16 @@ impl BenchArgs {
         let chosen = self.threads.map_or(settings.run.threads, |n| n as usize);
         let threads = if chosen == 0 { cores } else { chosen };
         let effort = Effort { rounds: self.rounds as usize, seconds: self.seconds };
-        let bench = Bench::start(settings, &rows, self.device.to_string(), threads, effort, !self.no_peer)?;
+        let rival = match (self.no_peer, self.compile) {
+            (true, _) => Rival::None,
+            (false, false) => Rival::Eager,
+            (false, true) => Rival::Compiled,
+        };
+        if !self.sweep.is_empty() {
+            let base = Base { resolved: &resolved, device: self.device.to_string(), threads, effort };
+            return self.sweep(&base, &rows);
+        }
+        let bench = Bench::start(settings, &rows, self.device.to_string(), threads, effort, rival)?;
         let mut measured: Vec<Measured> = Vec::new();
         for &row in &rows {
             let next = bench.measure(row, Part::Whole)?;
@@ -115,6 +136,61 @@ impl BenchArgs {
         }
         Ok(())
     }
+
+    fn sweep(&self, base: &Base, rows: &[Row]) -> Result<()> {
+        if let Some(folder) = &self.figures {
+            std::fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
+        }
+        let mut courses: Vec<Course> = Vec::new();
+        for axis in &self.sweep {
+            for &row in rows {
+                let course = Course::measure(base, axis, row)?;
+                print(|w| {
+                    if courses.is_empty() {
+                        writeln!(w, "moue {} on {}, {} threads", course.ready.version, course.ready.device, base.threads)?;
+                    }
+                    Ok(write!(w, "\n{}", told(&course))?)
+                })?;
+                courses.push(course);
+            }
+        }
+        if let Some(path) = &self.json {
+            let text = serde_json::to_string_pretty(&sweep::report(base, &courses))?;
+            write_atomic(path, |w| Ok(writeln!(w, "{text}")?))?;
+        }
+        for figure in self.figures.iter().flat_map(|_| sweep::figures(&courses)) {
+            let path = self.figures.as_deref().unwrap_or(Path::new(".")).join(format!("{}.svg", figure.name));
+            write_atomic(&path, |w| Ok(w.write_all(figure.standalone().as_bytes())?))?;
+        }
+        Ok(())
+    }
+}
+
+/// A sweep's table and its exponents.
+fn told(course: &Course) -> String {
+    let mut text = format!(
+        "{:<24} {:>10} {:>12} {:>11} {:>9}\n",
+        format!("{}: {}", course.row.name(), course.key),
+        course.counts,
+        "parameters",
+        "ms a step",
+        "peak MB"
+    );
+    for point in &course.points {
+        let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".into());
+        text += &format!(
+            "{:<24} {:>10} {:>12} {:>11.1} {:>9}\n",
+            point.value,
+            point.size,
+            or_dash(point.parameters.map(|n| n.to_string())),
+            point.milliseconds,
+            or_dash(point.peak_bytes.map(|b| format!("{:.0}", b as f64 / 1e6))),
+        );
+    }
+    let power = |cost: &str, exponent: Option<f64>| exponent.map(|e| format!("{cost} ~ {}^{e:.2}", course.counts));
+    let powers: Vec<String> =
+        [power("time", course.time_exponent), power("memory", course.memory_exponent)].into_iter().flatten().collect();
+    text + &powers.join(", ") + "\n"
 }
 
 /// Who ran where, and the columns.

@@ -30,6 +30,8 @@ enum ConfigCommand {
         #[command(flatten)]
         settings: SettingsArgs,
     },
+    #[cfg(feature = "train")]
+    Plan(super::plan::PlanArgs),
     /// Print a preset's text
     Preset {
         /// Name, as `moue config list` shows it
@@ -80,6 +82,8 @@ impl ConfigArgs {
                     Ok(writeln!(w, "  meaning: {doc}")?)
                 })
             }
+            #[cfg(feature = "train")]
+            ConfigCommand::Plan(args) => args.run(),
             ConfigCommand::Preset { name } => {
                 let text = preset_text(&name)?;
                 print(|w| Ok(w.write_all(text.as_bytes())?))

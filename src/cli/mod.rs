@@ -31,6 +31,8 @@ mod hog;
 #[cfg(feature = "train")]
 mod import_weights;
 #[cfg(feature = "train")]
+mod plan;
+#[cfg(feature = "train")]
 mod predict;
 #[cfg(feature = "train")]
 mod pretrain;

@@ -4,7 +4,7 @@ use super::output::print;
 use crate::config::DeviceChoice;
 use crate::engine::adapters::{Api, Compiler};
 use crate::engine::device::{self, OpenDevice};
-use crate::selftest::{Row, run};
+use crate::selftest::{Finding, Row, run};
 use crate::usage;
 use anyhow::{Result, bail};
 use clap::Args;
@@ -73,6 +73,7 @@ fn tell(row: &Row) -> Result<()> {
     print(|w| {
         let verdict = if row.passed() { "ok" } else { "FAILED" };
         match &row.result {
+            Ok(Finding { lacks: Some(lacks), .. }) => writeln!(w, "{:<52} nothing to check: no {lacks}", row.check)?,
             Ok(found) => {
                 let rate = found.bytes_per_second.map_or("-".into(), |r| format!("{:.2}", r / 1e9));
                 writeln!(w, "{:<52} {:>10} {:>10} {rate:>9}  {verdict}", row.check, short(found.error), short(found.bound))?;

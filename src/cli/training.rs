@@ -9,6 +9,7 @@ use crate::dashboard::terminal;
 use crate::dataset::generated::{self, GeneratorConfig};
 use crate::dataset::{Pack, PackWriter};
 use crate::engine::device;
+use crate::engine::precision::Precision;
 use crate::labels::Candidates;
 use crate::pipeline::{self, Job, JobEnd, Results, Stages};
 use crate::random::Streams;
@@ -111,6 +112,7 @@ impl TrainingArgs {
             );
         }
         let device = device::open(self.device)?;
+        let precision = Precision::of(settings.run.precision, &device)?;
         let input = |flag: &str, typed: &Option<PathBuf>| match &earlier {
             Some((_, manifest)) => manifest.inputs.get(flag).map(PathBuf::from),
             None => typed.clone(),
@@ -177,6 +179,7 @@ impl TrainingArgs {
             seed,
             pack: pack.clone(),
             device,
+            precision,
             folder: folder.clone(),
             resume: self.resume,
             from,

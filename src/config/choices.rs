@@ -106,6 +106,15 @@ choice!(
     }
 );
 choice!(
+    /// What matrix products of a training step are computed in.
+    Precision {
+        /// Mixed where a GPU has half precision, else f32.
+        Auto,
+        F32,
+        Mixed,
+    }
+);
+choice!(
     /// Start of the class queries.
     QueryInit {
         /// The closed-form optimum of the uniformity loss: a regular simplex.

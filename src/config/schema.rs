@@ -172,7 +172,8 @@ settings! {
         beta2: f64 = 0.999,
         /// Largest global gradient norm; 0 turns clipping off. [R: 0.02]
         clip: f64 = 0.02,
-        /// Micro-batches whose gradients are summed into one step.
+        /// Micro-batches whose gradients are summed into one step; 0: as few as the device's memory allows, by estimate and then by trying.
+        /// Where a device has no memory for a step, micro-batches are halved and the batch stays what it is.
         accumulate: usize = 1usize,
         /// Stochastic depth at the last block, linear from 0 at the first. [R]
         drop_path: f64 = 0.0,
@@ -289,7 +290,8 @@ settings! {
         beta2: f64 = 0.95,
         /// Largest global gradient norm; 0 turns clipping off.
         clip: f64 = 1.0,
-        /// Micro-batches whose gradients are summed into one step.
+        /// Micro-batches whose gradients are summed into one step; 0: as few as the device's memory allows, by estimate and then by trying.
+        /// Where a device has no memory for a step, micro-batches are halved and the batch stays what it is.
         accumulate: usize = 1usize,
         /// Learning-rate factor per encoder layer from the top down; 1 turns it off. [R: 0.65]
         layer_decay: f64 = 0.65,
@@ -323,5 +325,9 @@ settings! {
         evaluate_batch: usize = 256usize,
         /// Average the probabilities of each face and its mirror image in evaluation (test-time augmentation; twice the time). [C: off]
         evaluate_flip: bool = false,
+        /// f32; mixed: matrix products in half precision, with the weights, norms, softmax and losses in single precision and a loss scale
+        /// that adapts; or auto: mixed on a GPU that has half precision, else f32. Convolutions and evaluation are always f32. [C: METHOD
+        /// names none]
+        precision: Precision = Precision::Auto,
     }
 }

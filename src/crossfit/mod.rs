@@ -150,7 +150,7 @@ impl Asker<'_> {
         let count = self.shards.count();
         let attacked = questions.first().is_some_and(|question| question.1.is_some());
         // An attack keeps a graph: no more faces than training, which is known to fit into memory.
-        let part = if attacked { s.finetune.batch.div_ceil(count * s.finetune.accumulate) } else { s.run.evaluate_batch };
+        let part = if attacked { s.finetune.batch.div_ceil(count * s.finetune.accumulate.max(1)) } else { s.run.evaluate_batch };
         let rounds: Vec<&[Question]> = questions.chunks(part * count).collect();
         let load = |part: &[Question]| -> Result<(Option<Vec<Class>>, Crops)> {
             let faces = part.iter().map(|question| self.pack.pixels(question.0)).collect::<Result<Vec<_>>>()?;

@@ -3,6 +3,7 @@
 
 use super::app::{App, Next};
 use super::theme::Depth;
+use crate::failure;
 use crate::run::Control;
 use crate::run::prints::{self, Prints};
 use anyhow::{Context, Result};
@@ -77,8 +78,11 @@ impl Screen {
         HOOK.call_once(|| {
             let before = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |info| {
-                leave();
-                before(info);
+                // One that is caught and mended is no reason to give up the screen.
+                if !failure::panics_are_expected() {
+                    leave();
+                    before(info);
+                }
             }));
         });
         terminal::enable_raw_mode().context("preparing the terminal")?;

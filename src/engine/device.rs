@@ -21,6 +21,8 @@ pub struct OpenDevice {
     /// For people, and for the column DEVICE of `moue runs`.
     pub name: String,
     pub is_cpu: bool,
+    /// Whether it is a GPU, and not a program that stands in for one.
+    pub is_hardware: bool,
     /// What burn's kernels are compiled to. None on the CPU, where there is nothing to compile.
     pub compiler: Option<Compiler>,
     /// What goes into the manifest.
@@ -29,6 +31,16 @@ pub struct OpenDevice {
     pub setup: Option<WgpuSetup>,
     /// Why this device and no other.
     pub why: String,
+}
+
+/// Of the memory that a device has, what a training may count on: the rest is the driver's, the screen's and other programs'.
+const USABLE: f64 = 0.9;
+
+impl OpenDevice {
+    /// Bytes that a training may count on; none where the driver does not tell.
+    pub fn usable_memory(&self) -> Option<f64> {
+        self.description["memory"].as_u64().map(|bytes| USABLE * bytes as f64)
+    }
 }
 
 /// Opens the device that `choice` means on this machine. The same adapter may be opened again: it is the same device then.
@@ -131,7 +143,7 @@ fn open_cpu(why: String) -> OpenDevice {
     let cpu = cpu();
     let name = format!("CPU ({})", cpu.name);
     let description = json!({"name": name, "api": "cpu", "backend": "flex", "cpu": cpu.name, "cores": cpu.cores, "memory": cpu.memory});
-    OpenDevice { device: Device::flex(), name, is_cpu: true, compiler: None, description, setup: None, why }
+    OpenDevice { device: Device::flex(), name, is_cpu: true, is_hardware: false, compiler: None, description, setup: None, why }
 }
 
 /// burn refuses to set the same adapter up twice in a process, so what has been opened is kept.
@@ -145,7 +157,8 @@ fn open_adapter(adapters: &[AdapterInfo], picked: usize, compiler: Compiler, why
     description["compiler"] = serde_json::to_value(compiler)?;
     description["backend"] = format!("wgpu, {compiler}").into();
     let (name, compiler) = (adapter.name.clone(), Some(compiler));
-    Ok(OpenDevice { device: device.into(), name, is_cpu: false, compiler, description, setup: Some(setup), why })
+    let is_hardware = adapter.kind != Kind::Cpu;
+    Ok(OpenDevice { device: device.into(), name, is_cpu: false, is_hardware, compiler, description, setup: Some(setup), why })
 }
 
 fn set_up(adapters: &[AdapterInfo], adapter: &AdapterInfo, compiler: Compiler) -> Result<(WgpuDevice, WgpuSetup)> {

@@ -14,6 +14,7 @@ pub mod loader;
 pub mod memory;
 pub mod objective;
 pub mod optimizer;
+pub mod precision;
 pub mod schedule;
 pub mod shards;
 pub mod train;

@@ -1,6 +1,9 @@
 //! AdamW with the parameter groups of vision transformers: no weight decay on vectors and tokens, smaller rates for lower layers, and
 //! clipping by the global norm of the gradient.
 
+use super::precision::LossScale;
+use super::read_values;
+use anyhow::Result;
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
@@ -28,6 +31,17 @@ pub struct Optimizer {
     /// Rate factor and the parameters it applies to.
     layers: Vec<(f64, ParamGroup)>,
     clip: f64,
+    /// Where gradients come multiplied.
+    scale: Option<LossScale>,
+}
+
+/// A step of the optimiser.
+pub struct Update<M> {
+    pub model: M,
+    /// Of the gradient, before clipping, `[1]`.
+    pub norm: Option<Tensor<1>>,
+    /// Gradients overflowed: the model is as it was, and the loss is scaled less from now on.
+    pub skipped: bool,
 }
 
 /// Paths, ids and ranks of all parameters.
@@ -87,40 +101,82 @@ impl Optimizer {
         }
         let factor = |layer: usize| config.layer_decay.powi((config.depth + 1 - layer) as i32);
         let layers = by_layer.into_iter().map(|(l, ids)| (factor(l), ParamGroup::from_ids(ids))).collect();
-        Self { inner, layers, clip: config.clip }
+        Self { inner, layers, clip: config.clip, scale: None }
     }
 
-    /// One step at `rate`. Returns the updated model and the gradient's global norm before clipping, `[1]`.
-    pub fn step<M: Module>(&mut self, model: M, gradients: GradientsParams, rate: f64) -> (M, Option<Tensor<1>>) {
-        let mut norm = SquaredNorm { gradients: &gradients, sum: None };
-        model.visit(&mut norm);
-        let norm = norm.sum.map(Tensor::sqrt);
-        let gradients = match &norm {
-            Some(norm) if self.clip > 0.0 => {
-                // min(1, clip / norm), on the device: nothing is read back.
-                let scale = norm.clone().add_scalar(1e-6).recip().mul_scalar(self.clip).clamp_max(1.0);
-                let mut clipper = Scale { gradients, scale };
-                model.visit(&mut clipper);
-                clipper.gradients
+    /// The same optimiser for gradients in half precision.
+    #[must_use]
+    pub fn with_scale(self, scale: LossScale) -> Self {
+        Self { scale: Some(scale), ..self }
+    }
+
+    pub fn scale(&self) -> Option<LossScale> {
+        self.scale
+    }
+
+    /// What the loss is to be multiplied by before the next backward pass.
+    pub fn loss_factor(&self) -> f32 {
+        self.scale.map_or(1.0, |scale| scale.value)
+    }
+
+    /// One step at `rate`, by gradients that are multiplied by [`Optimizer::loss_factor`].
+    ///
+    /// # Errors
+    /// With a scale: when the device cannot be read, or gradients overflow under any scale.
+    pub fn step<M: Module>(&mut self, model: M, gradients: GradientsParams, rate: f64) -> Result<Update<M>> {
+        let mut norm = gradient_norm(&model, &gradients);
+        let mut factor = None;
+        if let (Some(scale), Some(scaled)) = (&mut self.scale, &norm) {
+            // The one value that a step in half precision waits for: whether the step is taken depends on it.
+            if !read_values(scaled.clone())?[0].is_finite() {
+                scale.overflowed()?;
+                return Ok(Update { model, norm: None, skipped: true });
             }
-            _ => gradients,
+            factor = Some(Tensor::full([1], 1.0 / scale.value, &scaled.device()));
+            norm = Some(scaled.clone().div_scalar(scale.value));
+            scale.fitted();
+        }
+        if let Some(norm) = &norm
+            && self.clip > 0.0
+        {
+            // min(1, clip / norm), on the device: nothing is read back.
+            let clip = norm.clone().add_scalar(1e-6).recip().mul_scalar(self.clip).clamp_max(1.0);
+            factor = Some(match factor {
+                Some(factor) => factor * clip,
+                None => clip,
+            });
+        }
+        let gradients = match factor {
+            Some(scale) => {
+                let mut scaled = Scale { gradients, scale };
+                model.visit(&mut scaled);
+                scaled.gradients
+            }
+            None => gradients,
         };
         let mut rates = ModuleLrScheduler::new(rate);
         for (factor, group) in &self.layers {
             rates = rates.with_group(group.clone(), rate * factor);
         }
-        (self.inner.step(rates.step(), model, gradients), norm)
+        Ok(Update { model: self.inner.step(rates.step(), model, gradients), norm, skipped: false })
     }
 
-    pub fn to_bytes(&self) -> Result<Vec<u8>, String> {
+    pub fn to_bytes(&self) -> std::result::Result<Vec<u8>, String> {
         self.inner.into_bytes().map(|b| b.to_vec()).map_err(|e| e.to_string())
     }
 
     /// Takes over a saved state; the model must already carry the saved parameters (states belong to parameter ids).
-    pub fn restore(mut self, bytes: Vec<u8>) -> Result<Self, String> {
+    pub fn restore(mut self, bytes: Vec<u8>) -> std::result::Result<Self, String> {
         self.inner = self.inner.from_bytes(Bytes::from_bytes_vec(bytes)).map_err(|e| e.to_string())?;
         Ok(self)
     }
+}
+
+/// The length of all gradients of a model, `[1]`; none where there are none.
+pub fn gradient_norm<M: Module>(model: &M, gradients: &GradientsParams) -> Option<Tensor<1>> {
+    let mut norm = SquaredNorm { gradients, sum: None };
+    model.visit(&mut norm);
+    norm.sum.map(Tensor::sqrt)
 }
 
 struct SquaredNorm<'a> {

@@ -5,10 +5,11 @@
 //! bit-reproducible for a given number of threads. A GPU gets one shard on the calling thread.
 
 use super::objective::{Objective, Pass, Shard, Source};
+use super::precision::Precision;
 use crate::model::Noise;
 use crate::random::Streams;
 use anyhow::{Context, Result};
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -17,6 +18,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 pub struct Shards {
     /// Empty: everything runs on the calling thread.
     pools: Vec<ThreadPool>,
+    precision: Precision,
 }
 
 /// What one step's passes gave.
@@ -53,7 +55,17 @@ impl Shards {
         } else {
             Vec::new()
         };
-        Ok(Self { pools })
+        Ok(Self { pools, precision: Precision::default() })
+    }
+
+    /// The same threads, training in another precision.
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     pub fn count(&self) -> usize {
@@ -85,24 +97,26 @@ impl Shards {
         results
     }
 
-    /// Forward and backward over all parts of a step.
+    /// Forward and backward over all parts of a step; gradients come out multiplied by `scale`.
     pub fn gradients<O: Objective>(
         &self,
         objective: &O,
         model: &O::Model,
         parts: &[<O::Source as Source>::Batch],
         position: Position,
+        scale: f32,
         device: &Device,
     ) -> StepGradients {
         let total: f64 = parts.iter().map(|b| objective.weight(b)).sum();
-        let alone = self.pools.is_empty();
+        // Threads must not share graph nodes: each part differentiates its own leaves over the same memory.
+        let own = !self.pools.is_empty() || self.precision == Precision::Mixed;
         let passes = self.map(parts, |i, batch| {
-            // Threads must not share graph nodes: each part differentiates its own leaves over the same memory.
-            let model = if alone { model.clone() } else { model.clone().map(&mut OwnLeaves) };
+            let model = if own { self.precision.leaves(model.clone()) } else { model.clone() };
             let mut noise = position.noise(i);
             let shard = Shard { share: objective.weight(batch) / total.max(f64::MIN_POSITIVE), first: i == 0 };
             let Pass { loss, response } = objective.forward(&model, batch, shard, &mut noise, device);
             let value = loss.clone().inner();
+            let loss = if scale == 1.0 { loss } else { loss.mul_scalar(scale) };
             (GradientsParams::from_grads(loss.backward(), &model), value, response)
         });
         let mut accumulator = GradientsAccumulator::new();
@@ -129,18 +143,7 @@ impl Shards {
         position: Position,
         device: &Device,
     ) -> Vec<Option<Tensor<2>>> {
-        let model = model.valid();
+        let model = self.precision.rounded(model.valid());
         self.map(parts, |i, batch| objective.respond(&model, batch, &mut position.noise(i), &device.clone().inner()))
-    }
-}
-
-struct OwnLeaves;
-
-impl ModuleMapper for OwnLeaves {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|t| {
-            let trains = t.is_require_grad();
-            Tensor::from_inner(t.inner()).set_require_grad(trains)
-        })
     }
 }

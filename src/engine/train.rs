@@ -4,10 +4,12 @@ use super::checkpoint::{self, Checkpoint, State};
 use super::loader;
 use super::memory;
 use super::objective::{EpochEnd, Objective, Source};
-use super::optimizer::{Optimizer, OptimizerConfig};
+use super::optimizer::{Optimizer, OptimizerConfig, Update, gradient_norm};
+use super::precision::{LossScale, Precision};
 use super::read_values;
 use super::schedule::Schedule;
-use super::shards::{Position, Shards};
+use super::shards::{Position, Shards, StepGradients};
+use crate::failure;
 use crate::random::Streams;
 use crate::run::{At, Body, Control, EventSender, Level, Phase, RunFolder, Scalars};
 use anyhow::{Context, Result, bail};
@@ -16,10 +18,14 @@ use burn::prelude::*;
 use burn::store::ModuleRecord;
 use burn::tensor::Bytes;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Batches that the loader keeps ready.
 pub const AHEAD: usize = 4;
+/// Name of a checkpoint's blob.
+const LOSS_SCALE: &str = "loss_scale.json";
 /// Checkpoints kept of a stage that still runs.
 const KEEP: usize = 2;
 
@@ -93,12 +99,14 @@ pub struct Stepped<M> {
     pub model: M,
     pub loss: Tensor<1>,
     pub norm: Option<Tensor<1>>,
+    /// Gradients overflowed half precision: nothing was learned, not from the responses either.
+    pub skipped: bool,
 }
 
 /// One optimiser step: forward and backward over all parts, the update at `rate`, and what the objective learns from the responses.
 ///
 /// # Errors
-/// When the device cannot be read.
+/// When the device cannot be read, or gradients are not finite under any scale of the loss.
 pub fn step<O: Objective>(
     objective: &mut O,
     model: O::Model,
@@ -106,17 +114,118 @@ pub fn step<O: Objective>(
     loaded: &Loaded<<O::Source as Source>::Batch>,
     rate: f64,
     here: Position,
+    place: Place,
+) -> Result<Stepped<O::Model>> {
+    let pass = place.shards.gradients(&*objective, &model, &loaded.parts, here, optimizer.loss_factor(), place.device);
+    update(objective, model, optimizer, loaded, pass, rate, here, place)
+}
+
+/// The second half of [`step`].
+#[expect(clippy::too_many_arguments)]
+fn update<O: Objective>(
+    objective: &mut O,
+    model: O::Model,
+    optimizer: &mut Optimizer,
+    loaded: &Loaded<<O::Source as Source>::Batch>,
+    pass: StepGradients,
+    rate: f64,
+    here: Position,
     Place { shards, device }: Place,
 ) -> Result<Stepped<O::Model>> {
     let parts = &loaded.parts;
-    let pass = shards.gradients(&*objective, &model, parts, here, device);
-    let (model, norm) = optimizer.step(model, pass.gradients, rate);
+    let Update { model, norm, skipped } = optimizer.step(model, pass.gradients, rate)?;
+    if skipped {
+        return Ok(Stepped { model, loss: pass.loss, norm, skipped });
+    }
     let responses = if objective.refreshes() { shards.responses(&*objective, &model, parts, here, device) } else { pass.responses };
     let responses = read_responses(responses)?;
     if !responses.is_empty() {
         objective.after_step(loaded.epoch, &loaded.positions, &responses);
     }
-    Ok(Stepped { model, loss: pass.loss, norm })
+    Ok(Stepped { model, loss: pass.loss, norm, skipped })
+}
+
+/// How small the parts of a batch are cut: smaller where the device had no memory for them.
+struct Fit {
+    /// Parts in turn, beside those of the shards.
+    accumulate: AtomicUsize,
+    /// Steps in which the device is waited for, because it tells only then that it had no memory.
+    watched: AtomicU64,
+}
+
+/// A device takes as much memory as it will ever take in its first few steps. One that lacks it later, because of other programs, ends the
+/// run, which can be resumed.
+const WATCHED: u64 = 3;
+
+impl Fit {
+    fn new(accumulate: usize) -> Self {
+        Self { accumulate: AtomicUsize::new(accumulate.max(1)), watched: AtomicU64::new(WATCHED) }
+    }
+
+    fn parts(&self, shards: &Shards) -> usize {
+        shards.count() * self.accumulate.load(Ordering::Relaxed)
+    }
+
+    /// Half as large from now on.
+    fn halve(&self) {
+        self.accumulate.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(2 * n)).ok();
+        self.watched.store(WATCHED, Ordering::Relaxed);
+    }
+
+    /// Forward and backward over a batch; where there is no memory for its parts, over smaller ones, of which the batch then is made.
+    #[expect(clippy::too_many_arguments)]
+    fn gradients<O: Objective>(
+        &self,
+        objective: &O,
+        model: &O::Model,
+        factor: f32,
+        loaded: &mut Loaded<<O::Source as Source>::Batch>,
+        here: Position,
+        Place { shards, device }: Place,
+        mut tell: impl FnMut(String),
+    ) -> Result<StepGradients> {
+        loop {
+            let pass = survive(|| {
+                let pass = shards.gradients(objective, model, &loaded.parts, here, factor, device);
+                if self.watched.load(Ordering::Relaxed) > 0
+                    && let Some(norm) = gradient_norm(model, &pass.gradients)
+                {
+                    read_values(norm)?;
+                }
+                Ok(pass)
+            });
+            let error = match pass {
+                Ok(pass) => {
+                    self.watched.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(1))).ok();
+                    return Ok(pass);
+                }
+                Err(error) => error,
+            };
+            if !is_out_of_memory(&error) || loaded.parts.len() >= loaded.positions.len() {
+                return Err(error);
+            }
+            device.memory_cleanup();
+            self.halve();
+            *loaded = Loaded::prepare(&*objective.source(), loaded.epoch, &loaded.positions, self.parts(shards))?;
+            let at_once = loaded.positions.len().div_ceil(loaded.parts.len()) * shards.count();
+            tell(format!("the device had no memory for this step: from now on {at_once} faces at once, the batch stays what it is"));
+        }
+    }
+}
+
+/// The work's result; a panic of the tensor library is an error.
+fn survive<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let _quiet = failure::expect_panics();
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(anyhow::anyhow!("the tensor library gave up: {}", text.unwrap_or("no message")))
+    })
+}
+
+/// Whether a device said so, in the words of wgpu, Vulkan or burn's allocator.
+fn is_out_of_memory(error: &anyhow::Error) -> bool {
+    let text = format!("{error:#}").to_lowercase();
+    ["out of memory", "out of device memory", "outofmemory", "out_of_device_memory"].iter().any(|words| text.contains(words))
 }
 
 /// Sums since the last progress event, kept on the device until they are read.
@@ -148,8 +257,16 @@ impl Interval {
         self.loss.clone().map_or(Ok(()), |loss| read_values(loss).map(|_| ()))
     }
 
-    /// Mean loss, mean gradient norm and faces per second: one read from the device.
-    fn read_and_reset(&mut self) -> Result<(f64, f64, f64)> {
+    /// A step that taught nothing still took its time.
+    fn skip(&mut self, faces: usize) {
+        self.faces += faces as u64;
+    }
+
+    /// Mean loss, mean gradient norm and faces per second: one read from the device. None where every step was left out.
+    fn read_and_reset(&mut self) -> Result<Option<(f64, f64, f64)>> {
+        if self.loss.is_none() {
+            return Ok(None);
+        }
         let zero = || self.loss.as_ref().map(|l| l.zeros_like());
         let parts: Vec<Tensor<1>> = [self.loss.clone(), self.norm.clone().or_else(zero)].into_iter().flatten().collect();
         let values = read_values(Tensor::cat(parts, 0))?;
@@ -157,7 +274,7 @@ impl Interval {
         let n = self.steps as f64;
         let out = (f64::from(values[0]) / n, f64::from(values[1]) / n, self.faces as f64 / seconds);
         *self = Self { since: Some(Instant::now()), ..Self::default() };
-        Ok(out)
+        Ok(Some(out))
     }
 }
 
@@ -175,7 +292,14 @@ pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) 
     }
     let steps = per_epoch * plan.epochs;
     let schedule = Schedule { peak: plan.peak_rate, floor: plan.floor_rate, warmup_steps: plan.warmup_epochs * per_epoch as f64, steps };
-    let mut optimizer = Optimizer::new(&model, &plan.optimizer);
+    let optimizer_of = |model: &O::Model, scale: Option<LossScale>| {
+        let optimizer = Optimizer::new(model, &plan.optimizer);
+        match plan.shards.precision() {
+            Precision::Single => optimizer,
+            Precision::Mixed => optimizer.with_scale(scale.unwrap_or_default()),
+        }
+    };
+    let mut optimizer = optimizer_of(&model, None);
     let name = plan.state.stage.clone();
     let mut step = 0;
     if plan.resume
@@ -186,7 +310,9 @@ pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) 
         }
         model = load_model(model, &saved)?;
         // Groups hold parameter ids, and the saved parameters brought their own.
-        optimizer = Optimizer::new(&model, &plan.optimizer)
+        let scale = saved.blobs.iter().find(|(name, _)| name == LOSS_SCALE).map(|(_, bytes)| serde_json::from_slice(bytes));
+        let scale = scale.transpose().with_context(|| format!("{}: {LOSS_SCALE}", path.display()))?;
+        optimizer = optimizer_of(&model, scale)
             .restore(saved.blob("optimizer.bpk")?.to_vec())
             .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
         objective.restore(&saved.blobs).with_context(|| format!("{}", path.display()))?;
@@ -202,33 +328,47 @@ pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) 
     if compiling.is_some() {
         plan.events.emit(&plan.at.step(step, step as f64 / per_epoch as f64), Body::Phase { name: Phase::Compile, elapsed: None });
     }
+    let fit = Fit::new(plan.accumulate);
     // The model moves into each step and back out.
     let mut slot = Some(model);
     while step < steps {
         let epoch = step / per_epoch;
         let order = source.order(&mut plan.streams.at(&format!("order/{}", plan.kind), &[epoch]));
-        let parts = plan.shards.count() * plan.accumulate.max(1);
         let make = |item: usize| -> Result<Loaded<<O::Source as Source>::Batch>> {
-            Loaded::prepare(&*source, epoch, &order[item * batch..(item + 1) * batch], parts)
+            Loaded::prepare(&*source, epoch, &order[item * batch..(item + 1) * batch], fit.parts(plan.shards))
         };
         let first = (step % per_epoch) as usize;
         let mut interrupted = false;
         loader::ahead(first..per_epoch as usize, plan.workers, AHEAD, make, |_, made| {
-            let loaded = made?;
+            let mut loaded = made?;
             let here = Position { streams: plan.streams, stage: plan.kind, step };
             let place = Place { shards: plan.shards, device: plan.device };
+            let doing = || format!("step {} of {name}", step + 1);
+            let tell = |text| warn(plan, text);
+            let model = slot.as_ref().context("the model is inside a step")?;
+            let factor = optimizer.loss_factor();
+            let pass = fit.gradients(objective, model, factor, &mut loaded, here, place, tell).with_context(doing)?;
             let model = slot.take().context("the model is inside a step")?;
-            let Stepped { model, loss, norm } = self::step(objective, model, &mut optimizer, &loaded, schedule.rate(step), here, place)?;
+            let stepped = update(objective, model, &mut optimizer, &loaded, pass, schedule.rate(step), here, place);
+            let Stepped { model, loss, norm, skipped } = stepped.with_context(doing)?;
             slot = Some(model);
-            interval.add(loss, norm, loaded.positions.len());
             step += 1;
+            if skipped {
+                interval.skip(loaded.positions.len());
+                let factor = optimizer.loss_factor();
+                let text =
+                    format!("step {step} of {name} left out: gradients overflowed half precision; the loss is now scaled by {factor}");
+                plan.events.emit(&plan.at.step(step, step as f64 / per_epoch as f64), Body::Message { level: Level::Info, text });
+            } else {
+                interval.add(loss, norm, loaded.positions.len());
+            }
             if let Some(began) = compiling.take() {
                 interval.wait()?;
                 let elapsed = Some(began.elapsed().as_secs_f64());
                 plan.events.emit(&plan.at.step(step, step as f64 / per_epoch as f64), Body::Phase { name: Phase::Compile, elapsed });
             }
             if step.is_multiple_of(plan.log_every) || step == steps {
-                log(&mut interval, plan, step, per_epoch, schedule.rate(step - 1))?;
+                log(&mut interval, plan, step, per_epoch, schedule.rate(step - 1), optimizer.scale())?;
             }
             let at = plan.at.step(step, step as f64 / per_epoch as f64);
             // At the end of an epoch there is more to tell before there is something to save.
@@ -273,10 +413,13 @@ fn warn(plan: &Plan, text: String) {
     plan.events.emit(&plan.at, Body::Message { level: Level::Warning, text });
 }
 
-fn log(interval: &mut Interval, plan: &Plan, step: u64, per_epoch: u64, rate: f64) -> Result<()> {
-    let (loss, norm, speed) = interval.read_and_reset()?;
+fn log(interval: &mut Interval, plan: &Plan, step: u64, per_epoch: u64, rate: f64, scale: Option<LossScale>) -> Result<()> {
+    let Some((loss, norm, speed)) = interval.read_and_reset()? else { return Ok(()) };
     let at = plan.at.step(step, step as f64 / per_epoch as f64);
     let mut scalars = Scalars::from([("loss", loss), ("lr", rate), ("grad_norm", norm), ("faces_per_second", speed)]);
+    if let Some(scale) = scale {
+        scalars.set("loss_scale", f64::from(scale.value));
+    }
     if let Some(bytes) = memory::reserved(plan.device) {
         scalars.set("memory_bytes", bytes as f64);
     }
@@ -307,6 +450,9 @@ fn save<O: Objective>(objective: &O, model: &O::Model, optimizer: &Optimizer, pl
             ("model.bpk".to_string(), model_bytes(model)?),
             ("optimizer.bpk".to_string(), optimizer.to_bytes().map_err(anyhow::Error::msg)?),
         ];
+        if let Some(scale) = optimizer.scale() {
+            blobs.push((LOSS_SCALE.to_string(), serde_json::to_vec(&scale)?));
+        }
         blobs.extend(objective.state());
         let state = State { step, steps, ..plan.state.clone() };
         let file = checkpoint::file_name(&plan.state.stage, step);
@@ -330,4 +476,93 @@ pub fn load_model<M: Module>(model: M, checkpoint: &Checkpoint) -> Result<M> {
     record
         .and_then(|record| model.try_load_record(record))
         .map_err(|e| anyhow::anyhow!("the saved weights do not fit the network that the settings describe: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::objective::{Pass, Shard};
+    use crate::model::Noise;
+    use burn::nn::{Linear, LinearConfig};
+    use std::sync::Arc;
+
+    /// Faces are their positions.
+    struct Numbers(usize);
+
+    impl Source for Numbers {
+        type Batch = Vec<f32>;
+
+        fn faces(&self) -> usize {
+            self.0
+        }
+
+        fn prepare(&self, _epoch: u64, positions: &[usize]) -> Result<Vec<f32>> {
+            Ok(positions.iter().map(|&p| p as f32).collect())
+        }
+    }
+
+    /// On a device that has memory for so many faces at once.
+    struct Room {
+        faces: usize,
+        says: &'static str,
+    }
+
+    impl Objective for Room {
+        type Model = Linear;
+        type Source = Numbers;
+
+        fn source(&self) -> Arc<Numbers> {
+            Arc::new(Numbers(12))
+        }
+
+        fn weight(&self, batch: &Vec<f32>) -> f64 {
+            batch.len() as f64
+        }
+
+        fn forward(&self, model: &Linear, batch: &Vec<f32>, shard: Shard, _noise: &mut Noise, device: &Device) -> Pass {
+            assert!(batch.len() <= self.faces, "{}", self.says);
+            let x = Tensor::<2>::from_data(TensorData::new(batch.clone(), [batch.len(), 1]), device);
+            let loss = model.forward(x).square().mean().mul_scalar(shard.share as f32);
+            Pass { loss, response: None }
+        }
+
+        fn end_epoch(&mut self, _model: &Linear, _end: EpochEnd) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The weight's gradient, faces at once, and what was told.
+    fn gradient(room: &Room) -> Result<(Vec<f32>, usize, Vec<String>)> {
+        let device = Device::flex().autodiff();
+        let mut model = LinearConfig::new(1, 1).init(&device);
+        (model.weight, model.bias) = (model.weight.map(|w| Tensor::from_inner(w.ones_like().inner()).require_grad()), None);
+        let shards = Shards::new(2)?;
+        let fit = Fit::new(1);
+        let source = room.source();
+        let mut loaded = Loaded::prepare(&*source, 0, &(0..12).collect::<Vec<_>>(), fit.parts(&shards))?;
+        let here = Position { streams: Streams::new(0), stage: "test", step: 0 };
+        let mut told = Vec::new();
+        let place = Place { shards: &shards, device: &device };
+        let pass = fit.gradients(room, &model, 1.0, &mut loaded, here, place, |text| told.push(text))?;
+        let gradient = pass.gradients.get::<2>(model.weight.id).context("the weight's gradient")?;
+        Ok((read_values(gradient)?, loaded.parts[0].len(), told))
+    }
+
+    #[test]
+    fn without_memory_parts_are_halved_and_the_gradient_stays() {
+        let wgpu = "wgpu error: Out of Memory";
+        let (whole, at_once, told) = gradient(&Room { faces: 12, says: wgpu }).unwrap();
+        assert_eq!((at_once, told.len()), (6, 0));
+        for (faces, expected) in [(3, 3), (2, 2), (1, 1)] {
+            let (ours, at_once, told) = gradient(&Room { faces, says: wgpu }).unwrap();
+            assert_eq!(at_once, expected);
+            assert!(told.last().unwrap().contains(&format!("{} faces at once", 2 * expected)), "{told:?}");
+            assert!((ours[0] - whole[0]).abs() < 1e-3 * whole[0].abs(), "{ours:?} instead of {whole:?}");
+        }
+        // Not even one fits; and what is no lack of memory is told as it is.
+        let error = gradient(&Room { faces: 0, says: "out of device memory allocating 8 bytes" }).unwrap_err();
+        assert!(format!("{error:#}").contains("out of device memory"), "{error:#}");
+        let error = gradient(&Room { faces: 0, says: "an index is out of range" }).unwrap_err();
+        assert!(format!("{error:#}").contains("out of range"), "{error:#}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::encoder::Encoder;
 use super::init::Init;
-use super::layers::Layers;
+use super::layers::{Layers, products};
 use super::noise::Noise;
 use super::vit::Mlp;
 use crate::config::{Activation, QueryInit, Settings};
@@ -40,7 +40,8 @@ impl CrossAttention {
 
     /// Queries and keys `[B, Nq, D]`, `[B, Nk, D]`; values `[B, Nk, D]` -> `[B, Nq, D]`
     fn forward(&self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>) -> Tensor<3> {
-        layers::attention(q.linear(&self.q), k.linear(&self.k), v.linear(&self.v), self.heads).linear(&self.proj)
+        let (q, k, v) = (q.linear(&self.q), k.linear(&self.k), v.linear(&self.v));
+        layers::attention(q, k, v, self.heads, products(&self.q)).linear(&self.proj)
     }
 }
 

@@ -4,6 +4,7 @@ use super::init::NORM_EPSILON;
 use crate::kernels::layers;
 use burn::nn::{LayerNorm, Linear};
 use burn::prelude::*;
+use burn::tensor::DType;
 
 pub(super) trait Layers: Sized {
     /// `[.., D]` -> `[.., D']`
@@ -28,4 +29,9 @@ impl<const D: usize> Layers for Tensor<D> {
     fn norm(self, layer: &LayerNorm) -> Self {
         layers::layer_norm(self, layer, NORM_EPSILON)
     }
+}
+
+/// The type that a layer's products are computed in.
+pub(super) fn products(layer: &Linear) -> DType {
+    layer.weight.val().dtype()
 }

@@ -1,7 +1,7 @@
 //! The vision transformer (Dosovitskiy et al. 2021), over all patches of a face or over those that are visible.
 
 use super::init::Init;
-use super::layers::Layers;
+use super::layers::{Layers, products};
 use super::noise::Noise;
 use crate::config::{Activation, Positions, Settings, Stem};
 use crate::kernels::{gather_rows, layers};
@@ -29,7 +29,7 @@ impl Attention {
 
     /// `[B, N, D]` -> `[B, N, D]`
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        layers::self_attention(x.linear(&self.qkv), self.heads).linear(&self.proj)
+        layers::self_attention(x.linear(&self.qkv), self.heads, products(&self.qkv)).linear(&self.proj)
     }
 }
 

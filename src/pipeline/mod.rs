@@ -10,6 +10,7 @@
 //! Every stage leaves a checkpoint; a resumed run skips what is done and goes on in the middle of what is not.
 
 pub mod calibration;
+pub mod footprint;
 pub mod load;
 pub mod outcome;
 pub mod recogniser;
@@ -21,6 +22,7 @@ use crate::crossfit::CrossFit;
 use crate::dataset::{Pack, Split};
 use crate::engine::checkpoint::{self, State};
 use crate::engine::device::OpenDevice;
+use crate::engine::precision::Precision;
 use crate::engine::shards::Shards;
 use crate::engine::train::{Ended, Plan, train};
 use crate::finetune::Finetune;
@@ -37,6 +39,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use footprint::{Footprint, Machine};
 pub use load::Start;
 pub use outcome::Comparison;
 pub use recogniser::Recogniser;
@@ -51,6 +54,7 @@ pub struct Job {
     pub seed: u64,
     pub pack: Arc<Pack>,
     pub device: OpenDevice,
+    pub precision: Precision,
     pub folder: RunFolder,
     pub resume: bool,
     /// Run whose pretrained encoder finetuning starts from.
@@ -94,7 +98,7 @@ impl Job {
         let (command, version) = (self.command.join(" "), env!("CARGO_PKG_VERSION").to_string());
         let begin = if self.resume { Body::RunResumed { command, version } } else { Body::RunStarted { command, version } };
         events.emit(&At::run(), begin);
-        events.emit(&At::run(), Body::Message { level: Level::Info, text: format!("device: {} ({})", self.device.name, self.device.why) });
+        events.emit(&At::run(), Body::Message { level: Level::Info, text: self.where_it_runs() });
         let result = self.carry_out(&trainings, &events, &writer);
         let (outcome, message) = match &result {
             Ok(Ended::Done(_)) => (Outcome::Completed, String::new()),
@@ -117,10 +121,19 @@ impl Job {
         })
     }
 
+    fn where_it_runs(&self) -> String {
+        let products = match self.precision {
+            Precision::Single => "single precision",
+            Precision::Mixed => "matrix products in half precision",
+        };
+        format!("device: {} ({}), {products}", self.device.name, self.device.why)
+    }
+
     fn manifest(&self) -> Manifest {
         let mut manifest = Manifest::new(self.command.clone(), self.seed);
         manifest.stages = self.stages.names(self.resolved.settings());
         manifest.device = self.device.description.clone();
+        manifest.device["precision"] = self.precision.name().into();
         manifest.data = Some(Data::of(&self.pack));
         for (flag, path) in [("from", &self.from), ("labels", &self.labels)] {
             if let Some(path) = path {
@@ -151,7 +164,7 @@ impl Job {
         let device = self.device.device.clone().autodiff();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let or_cores = |n: usize| if n == 0 { cores } else { n };
-        let shards = Shards::new(if self.device.is_cpu { or_cores(s.run.threads) } else { 1 })?;
+        let shards = Shards::new(if self.device.is_cpu { or_cores(s.run.threads) } else { 1 })?.in_precision(self.precision);
         let context = StageContext { job: self, streams, device: &device, shards: &shards, workers: or_cores(s.run.workers), events };
 
         let mut start: Option<Start> = None;
@@ -224,7 +237,7 @@ impl<'a> StageContext<'a> {
             at: training.at(),
             epochs: regime.epochs as u64,
             batch: regime.batch,
-            accumulate: regime.accumulate,
+            accumulate: self.accumulate(training, &regime),
             peak_rate: regime.lr,
             floor_rate: regime.min_lr,
             warmup_epochs: regime.warmup,
@@ -243,6 +256,23 @@ impl<'a> StageContext<'a> {
             resume: self.job.resume,
             kind: training.kind(),
         }
+    }
+
+    /// Parts of a batch in turn; where the settings leave that open, as few as the device's memory allows by estimate.
+    fn accumulate(&self, training: Training, regime: &Regime) -> usize {
+        if regime.accumulate > 0 {
+            return regime.accumulate;
+        }
+        let job = self.job;
+        let machine = Machine { precision: job.precision, shards: self.shards.count(), workers: self.workers };
+        let classes = job.pack.protocol().classes.len();
+        let footprint = Footprint::of(training, job.resolved.settings(), classes, &machine);
+        let most = footprint.zip(job.device.usable_memory()).map(|(f, bytes)| f.most(bytes - if job.device.is_cpu { f.host } else { 0.0 }));
+        let accumulate = most.map_or(1, |most| regime.batch.div_ceil(most.clamp(1, regime.batch)));
+        let at_once = regime.batch.div_ceil(accumulate);
+        let text = format!("{}: {} faces a step, {at_once} at once by estimate", training.name(), regime.batch);
+        self.events.emit(&training.at(), Body::Message { level: Level::Info, text });
+        accumulate
     }
 
     fn init(&self) -> Init<'a> {

@@ -24,6 +24,8 @@ pub struct Finding {
     pub bound: f64,
     /// Bytes read and written per second, for kernels.
     pub bytes_per_second: Option<f64>,
+    /// What the device lacks, so that there was nothing to check.
+    pub lacks: Option<&'static str>,
 }
 
 /// A row of the table.
@@ -41,7 +43,11 @@ impl Row {
 
 impl Finding {
     fn new(error: f64, bound: f64) -> Self {
-        Self { error, bound, bytes_per_second: None }
+        Self { error, bound, bytes_per_second: None, lacks: None }
+    }
+
+    fn nothing(lacks: &'static str) -> Self {
+        Self { lacks: Some(lacks), ..Self::new(0.0, 0.0) }
     }
 }
 
@@ -61,6 +67,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("pretraining step, as on the CPU", step::pretraining),
     ("pretraining step on visible patches, as on the CPU", step::pretraining_visible),
     ("finetuning step, as on the CPU", step::finetuning),
+    ("finetuning step in mixed precision, as in f32", step::finetuning_mixed),
 ];
 
 /// Runs the checks whose names contain `only` on `device`, telling each row as it is done.

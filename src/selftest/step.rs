@@ -3,6 +3,7 @@
 use super::Finding;
 use crate::config::{Activation, Settings};
 use crate::dataset::Pixels;
+use crate::engine::precision::Precision;
 use crate::engine::read_values;
 use crate::finetune::loss::{confidence_cross_entropy, uniformity};
 use crate::model::init::Init;
@@ -12,11 +13,17 @@ use anyhow::{Context, Result};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::prelude::*;
+use burn::tensor::FloatDType;
 
 const FACES: usize = 4;
 const CLASSES: usize = 8;
 /// Relative to the largest gradient of the parameter; f32 sums in another order stay far below.
 const BOUND: f64 = 1e-3;
+/// Length of the difference over that of all gradients, with products in half precision: their unit roundoff is 5e-4, and a ReLU whose input
+/// was rounded over zero changes single gradients by much.
+const BOUND_MIXED: f64 = 5e-2;
+/// Of the loss, as in training: the backward pass would round small gradients to zero.
+const LOSS_SCALE: f32 = 1024.0;
 /// Parameters whose gradients are smaller than this share of the network's largest have nothing but rounding in them (the bias of
 /// attention keys is one, by its nature).
 const FLOOR: f64 = 1e-3;
@@ -54,13 +61,14 @@ impl ModuleVisitor for Gradients {
 }
 
 /// The loss, then every parameter's gradient.
-fn backward<M: Module>(model: &M, loss: Tensor<1>) -> Result<Vec<Vec<f32>>> {
+fn backward<M: Module>(model: &M, loss: Tensor<1>, scale: f32) -> Result<Vec<Vec<f32>>> {
     let value = read_values(loss.clone().inner())?;
-    let mut gradients = Gradients { all: GradientsParams::from_grads(loss.backward(), model), read: Vec::new() };
+    let scaled = loss.mul_scalar(scale);
+    let mut gradients = Gradients { all: GradientsParams::from_grads(scaled.backward(), model), read: Vec::new() };
     model.visit(&mut gradients);
     let mut all = vec![value];
     for gradient in gradients.read {
-        all.push(gradient?);
+        all.push(gradient?.into_iter().map(|g| g / scale).collect());
     }
     Ok(all)
 }
@@ -89,7 +97,7 @@ fn masked<M: MaskedModel>(device: &Device, hide: fn(usize) -> bool) -> Result<Ve
     let hidden = Hidden::upload(&(0..FACES * input.patches()).map(hide).collect::<Vec<_>>(), input.patches(), &device);
     let predicted = model.predict(&faces, &hidden, 0.0, &mut Noise::none());
     let loss = ((predicted - faces.hog(&s.hog)).square() * hidden.mask).mean();
-    backward(&model, loss)
+    backward(&model, loss, 1.0)
 }
 
 pub fn pretraining(device: &Device) -> Result<Finding> {
@@ -101,18 +109,38 @@ pub fn pretraining_visible(device: &Device) -> Result<Finding> {
     compare(device, |device| masked::<MaskedAutoencoder>(device, |i| !(i % 16 + i / 16).is_multiple_of(4)))
 }
 
+/// A step on two candidates for each face.
+fn labelled(device: &Device, precision: Precision, scale: f32) -> Result<Vec<Vec<f32>>> {
+    let (s, device) = (tiny(), device.clone().autodiff());
+    let init = Init { streams: Streams::new(2), device: &device };
+    let model = precision.leaves(Classifier::new(&init, Vit::new(&init, &s), CLASSES, &s));
+    let (input, crops) = faces(&s);
+    let logits = model.forward(input.upload(&crops, &device).patches(), 0.0, 0.0, &mut Noise::none());
+    let targets = (0..FACES * CLASSES).map(|i| if (i % CLASSES) / 2 == i / CLASSES { 0.5 } else { 0.0 }).collect::<Vec<f32>>();
+    let targets = Tensor::from_data(TensorData::new(targets, [FACES, CLASSES]), &device);
+    let queries = model.trainable_queries().context("the decoder has queries")?;
+    let loss = confidence_cross_entropy(logits, targets).mul_scalar(1.0 / FACES as f32);
+    backward(&model, loss + uniformity(queries, &s.uniform).mul_scalar(s.uniform.tau as f32), scale)
+}
+
 pub fn finetuning(device: &Device) -> Result<Finding> {
-    compare(device, |device| {
-        let (s, device) = (tiny(), device.clone().autodiff());
-        let init = Init { streams: Streams::new(2), device: &device };
-        let model = Classifier::new(&init, Vit::new(&init, &s), CLASSES, &s);
-        let (input, crops) = faces(&s);
-        let logits = model.forward(input.upload(&crops, &device).patches(), 0.0, 0.0, &mut Noise::none());
-        // Two candidates for each face.
-        let targets = (0..FACES * CLASSES).map(|i| if (i % CLASSES) / 2 == i / CLASSES { 0.5 } else { 0.0 }).collect::<Vec<f32>>();
-        let targets = Tensor::from_data(TensorData::new(targets, [FACES, CLASSES]), &device);
-        let queries = model.trainable_queries().context("the decoder has queries")?;
-        let loss = confidence_cross_entropy(logits, targets).mul_scalar(1.0 / FACES as f32);
-        backward(&model, loss + uniformity(queries, &s.uniform).mul_scalar(s.uniform.tau as f32))
-    })
+    compare(device, |device| labelled(device, Precision::Single, 1.0))
+}
+
+pub fn finetuning_mixed(device: &Device) -> Result<Finding> {
+    if !device.supports_dtype(FloatDType::F16) {
+        return Ok(Finding::nothing("half precision"));
+    }
+    let single = labelled(&Device::flex(), Precision::Single, 1.0)?;
+    let mixed = labelled(device, Precision::Mixed, LOSS_SCALE)?;
+    let length = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    let all = |g: &[Vec<f32>]| g.iter().skip(1).flatten().copied().collect::<Vec<f32>>();
+    let (single_all, mixed_all) = (all(&single), all(&mixed));
+    if single_all.len() != mixed_all.len() {
+        return Ok(Finding::new(f64::INFINITY, BOUND_MIXED));
+    }
+    let error = length(&mut single_all.iter().zip(&mixed_all).map(|(a, b)| a - b)) / length(&mut single_all.iter().copied());
+    let of_loss = f64::from((single[0][0] - mixed[0][0]).abs() / single[0][0].abs());
+    let worst = error.max(of_loss);
+    Ok(Finding::new(if worst.is_finite() { worst } else { f64::INFINITY }, BOUND_MIXED))
 }

@@ -25,6 +25,11 @@ pub fn shapes<M: Module>(network: &M) -> Vec<(String, Vec<usize>)> {
 /// Waits for the device and copies every parameter.
 ///
 /// # Errors
+/// Values of all parameters.
+pub fn count<M: Module>(network: &M) -> usize {
+    shapes(network).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+}
+
 /// When the device cannot be read.
 pub fn read_parameters<M: Module>(network: &M) -> Result<Vec<Parameter>> {
     let mut listing = Listing { read: true, ..Listing::default() };

@@ -1,6 +1,8 @@
 //! Gradients of the layers.
 
 use super::Layers;
+use super::operations::in_type;
+use burn::backend::TensorMetadata;
 use burn::backend::autodiff::{
     Autodiff,
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -8,6 +10,7 @@ use burn::backend::autodiff::{
     ops::{Backward, Ops, OpsKind, unary},
 };
 use burn::backend::tensor::FloatTensor;
+use burn::tensor::DType;
 
 #[derive(Debug)]
 struct Affine;
@@ -19,7 +22,7 @@ struct Attention;
 struct SelfAttention;
 
 impl<B: Layers> Backward<B, 3> for Affine {
-    /// Input, weight, and the output if there is a ReLU.
+    /// Input in the weight's type, weight, and the output if there is a ReLU.
     type State = (FloatTensor<B>, FloatTensor<B>, Option<FloatTensor<B>>);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
@@ -61,9 +64,10 @@ impl<B: Layers> Backward<B, 3> for Attention {
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let ([q, k, v, weights], heads) = ops.state;
         let gradient = grads.consume::<B>(&ops.node);
-        let (q, k, v) = B::attention_gradients(q, k, v, weights, gradient, heads);
+        let (products, values) = (q.dtype(), gradient.dtype());
+        let (q, k, v) = B::attention_gradients(q, k, v, weights, in_type::<B>(gradient, products), heads);
         for (node, gradient) in ops.parents.into_iter().zip([q, k, v]) {
-            node.into_iter().for_each(|node| grads.register::<B>(node.id, gradient.clone()));
+            node.into_iter().for_each(|node| grads.register::<B>(node.id, in_type::<B>(gradient.clone(), values)));
         }
     }
 }
@@ -74,7 +78,10 @@ impl<B: Layers> Backward<B, 1> for SelfAttention {
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let (qkv, weights, heads) = ops.state;
-        unary::<B, _>(ops.parents, ops.node, grads, |gradient| B::self_attention_gradient(qkv, weights, gradient, heads));
+        unary::<B, _>(ops.parents, ops.node, grads, |gradient| {
+            let (products, values) = (qkv.dtype(), gradient.dtype());
+            in_type::<B>(B::self_attention_gradient(qkv, weights, in_type::<B>(gradient, products), heads), values)
+        });
     }
 }
 
@@ -82,7 +89,8 @@ impl<B: Layers, C: CheckpointStrategy> Layers for Autodiff<B, C> {
     fn affine(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>, relu: bool) -> FloatTensor<Self> {
         match Affine.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
-                let (x, weight) = (x.into_primitive(), weight.into_primitive());
+                let weight = weight.into_primitive();
+                let x = in_type::<B>(x.into_primitive(), weight.dtype());
                 let output = B::affine(x.clone(), weight.clone(), bias.into_primitive(), relu);
                 prepared.finish((x, weight, relu.then(|| output.clone())), output)
             }
@@ -104,27 +112,29 @@ impl<B: Layers, C: CheckpointStrategy> Layers for Autodiff<B, C> {
         }
     }
 
-    fn attention_of(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+    fn attention_of(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: usize, products: DType) -> FloatTensor<Self> {
+        let values = q.primitive().dtype();
         match Attention.prepare::<C>([q.node(), k.node(), v.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
-                let [q, k, v] = [q, k, v].map(|x| x.into_primitive());
+                let [q, k, v] = [q, k, v].map(|x| in_type::<B>(x.into_primitive(), products));
                 let (read, weights) = B::attention_with_weights(q.clone(), k.clone(), v.clone(), heads);
-                prepared.finish(([q, k, v, weights], heads), read)
+                prepared.finish(([q, k, v, weights], heads), in_type::<B>(read, values))
             }
             OpsKind::UnTracked(prepared) => {
-                prepared.finish(B::attention_of(q.into_primitive(), k.into_primitive(), v.into_primitive(), heads))
+                prepared.finish(B::attention_of(q.into_primitive(), k.into_primitive(), v.into_primitive(), heads, products))
             }
         }
     }
 
-    fn self_attention_of(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+    fn self_attention_of(qkv: FloatTensor<Self>, heads: usize, products: DType) -> FloatTensor<Self> {
+        let values = qkv.primitive().dtype();
         match SelfAttention.prepare::<C>([qkv.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
-                let qkv = qkv.into_primitive();
+                let qkv = in_type::<B>(qkv.into_primitive(), products);
                 let (read, weights) = B::self_attention_with_weights(qkv.clone(), heads);
-                prepared.finish((qkv, weights, heads), read)
+                prepared.finish((qkv, weights, heads), in_type::<B>(read, values))
             }
-            OpsKind::UnTracked(prepared) => prepared.finish(B::self_attention_of(qkv.into_primitive(), heads)),
+            OpsKind::UnTracked(prepared) => prepared.finish(B::self_attention_of(qkv.into_primitive(), heads, products)),
         }
     }
 }

@@ -5,6 +5,9 @@
 //! written for it ([`autodiff`]): on the CPU it runs over slices ([`cpu`]), everywhere else it is made of burn's operations (the bodies
 //! of the trait), which burn fuses.
 //!
+//! Matrix products are computed in the type of their weights: of a layer whose weight is in half precision, input and gradients are rounded
+//! to it for the products, and all that goes in and comes out is single precision nevertheless. Attention, which has no weights, is told.
+//!
 //! ```text
 //! functions below -> Layers: Autodiff -> the same, forwards and backwards, of the backend inside
 //!                            Flex, f32 -> cpu -> matrix (products), passes (rows)
@@ -18,15 +21,17 @@ mod operations;
 mod passes;
 
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::nn::{LayerNorm, Linear};
 use burn::prelude::*;
+use burn::tensor::DType;
 use burn_wgpu::CubeBackend;
+use operations::in_type;
 
 /// The layers as part of a backend. Shapes are as the functions on tensors below say.
 #[backend_extension(Autodiff, Cube, Flex, Fusion)]
 pub trait Layers: Backend {
-    /// x `[.., K]`, weight `[K, N]`, bias `[N]` -> `[.., N]`, at least zero if `relu`
+    /// x `[.., K]`, weight `[K, N]`, bias `[N]` -> `[.., N]` in the bias's type, at least zero if `relu`
     #[fusion(default)]
     fn affine(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>, relu: bool) -> FloatTensor<Self> {
         operations::affine::<Self>(x, weight, bias, relu)
@@ -38,13 +43,13 @@ pub trait Layers: Backend {
         operations::before_relu::<Self>(output, gradient)
     }
 
-    /// Gradient of x from weight `[K, N]` and the output's `[.., N]`.
+    /// Gradient of x from weight `[K, N]` and the output's `[.., N]`, in the latter's type.
     #[fusion(default)]
     fn affine_input_gradient(weight: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
         operations::affine_input_gradient::<Self>(weight, gradient)
     }
 
-    /// Gradients of weight and bias from x `[.., K]` and the output's `[.., N]`.
+    /// Gradients of weight and bias from x `[.., K]`, in the type of products, and the output's `[.., N]`, in whose type they are.
     #[fusion(default)]
     fn affine_parameter_gradients(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
         operations::affine_parameter_gradients::<Self>(x, gradient)
@@ -67,7 +72,8 @@ pub trait Layers: Backend {
         operations::norm_gradients::<Self>(x, gamma, gradient, epsilon)
     }
 
-    /// q `[B, Q, D]`, k and v `[B, K, D]` -> what is read `[B, Q, D]` and the weights `[B, H, Q, K]`
+    /// q `[B, Q, D]`, k and v `[B, K, D]` -> what is read `[B, Q, D]` and the weights `[B, H, Q, K]`, all in one type; softmax in single
+    /// precision
     #[fusion(default)]
     fn attention_with_weights(
         q: FloatTensor<Self>,
@@ -109,16 +115,19 @@ pub trait Layers: Backend {
         operations::self_attention_gradient::<Self>(qkv, weights, gradient, heads)
     }
 
-    /// [`Layers::attention_with_weights`] without the weights.
+    /// [`Layers::attention_with_weights`] with products of another type and without the weights.
     #[fusion(default)]
-    fn attention_of(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
-        Self::attention_with_weights(q, k, v, heads).0
+    fn attention_of(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: usize, products: DType) -> FloatTensor<Self> {
+        let values = q.dtype();
+        let [q, k, v] = [q, k, v].map(|x| in_type::<Self>(x, products));
+        in_type::<Self>(Self::attention_with_weights(q, k, v, heads).0, values)
     }
 
-    /// [`Layers::self_attention_with_weights`] without the weights.
+    /// [`Layers::self_attention_with_weights`] in the same way.
     #[fusion(default)]
-    fn self_attention_of(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
-        Self::self_attention_with_weights(qkv, heads).0
+    fn self_attention_of(qkv: FloatTensor<Self>, heads: usize, products: DType) -> FloatTensor<Self> {
+        let values = qkv.dtype();
+        in_type::<Self>(Self::self_attention_with_weights(in_type::<Self>(qkv, products), heads).0, values)
     }
 }
 
@@ -149,17 +158,17 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, layer: &LayerNorm, epsilon: f64)
     Tensor::from_dispatch(<Dispatch as Layers>::norm(x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch(), epsilon))
 }
 
-/// Scaled dot-product attention of `heads` heads: q `[B, Q, D]`, k and v `[B, K, D]` -> `[B, Q, D]`.
-pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
+/// Scaled dot-product attention of `heads` heads, with products in the type `products`: q `[B, Q, D]`, k and v `[B, K, D]` -> `[B, Q, D]`.
+pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, products: DType) -> Tensor<3> {
     let ([b, _, d], [_, n, _]) = (q.dims(), k.dims());
     assert!(k.dims() == [b, n, d] && v.dims() == [b, n, d] && d.is_multiple_of(heads), "queries, keys and values of other sizes");
-    Tensor::from_dispatch(<Dispatch as Layers>::attention_of(q.into_dispatch(), k.into_dispatch(), v.into_dispatch(), heads))
+    Tensor::from_dispatch(<Dispatch as Layers>::attention_of(q.into_dispatch(), k.into_dispatch(), v.into_dispatch(), heads, products))
 }
 
 /// The same of q, k and v side by side, `[B, N, 3 D]` -> `[B, N, D]`.
-pub fn self_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
+pub fn self_attention(qkv: Tensor<3>, heads: usize, products: DType) -> Tensor<3> {
     assert!(qkv.dims()[2].is_multiple_of(3 * heads), "three times as many values as heads share");
-    Tensor::from_dispatch(<Dispatch as Layers>::self_attention_of(qkv.into_dispatch(), heads))
+    Tensor::from_dispatch(<Dispatch as Layers>::self_attention_of(qkv.into_dispatch(), heads, products))
 }
 
 #[cfg(test)]
@@ -180,15 +189,30 @@ mod tests {
     }
 
     fn close(name: &str, ours: Vec<f32>, theirs: Vec<f32>) {
+        within(2e-5, name, ours, theirs);
+    }
+
+    /// Largest difference over the largest value.
+    fn within(bound: f32, name: &str, ours: Vec<f32>, theirs: Vec<f32>) {
         assert_eq!(ours.len(), theirs.len(), "{name}");
         let largest = theirs.iter().fold(1e-3f32, |m, v| m.max(v.abs()));
         for (a, b) in ours.iter().zip(&theirs) {
-            assert!((a - b).abs() <= 2e-5 * largest, "{name}: {a} instead of {b}");
+            assert!((a - b).abs() <= bound * largest, "{name}: {a} instead of {b}");
         }
     }
 
     /// Outputs, and gradients with respect to every input, of two functions of the same inputs.
     fn same<const N: usize>(
+        name: &str,
+        inputs: [Tensor<3>; N],
+        ours: impl Fn([Tensor<3>; N]) -> Tensor<3>,
+        theirs: impl Fn([Tensor<3>; N]) -> Tensor<3>,
+    ) {
+        near(2e-5, name, inputs, ours, theirs);
+    }
+
+    fn near<const N: usize>(
+        bound: f32,
         name: &str,
         inputs: [Tensor<3>; N],
         ours: impl Fn([Tensor<3>; N]) -> Tensor<3>,
@@ -206,8 +230,15 @@ mod tests {
         };
         for (i, (ours, theirs)) in run(&ours).into_iter().zip(run(&theirs)).enumerate() {
             let what = if i == 0 { "output".into() } else { format!("gradient {i}") };
-            close(&format!("{name}, {what}"), ours, theirs);
+            within(bound, &format!("{name}, {what}"), ours, theirs);
         }
+    }
+
+    fn linear_of(weight: Tensor<3>, bias: Tensor<3>) -> Linear {
+        let ([_, k, n], mut linear) = (weight.dims(), LinearConfig::new(1, 1).init(&weight.device()));
+        linear.weight = Param::initialized(burn::module::ParamId::new(), weight.reshape([k, n]));
+        linear.bias = Some(Param::initialized(burn::module::ParamId::new(), bias.reshape([n])));
+        linear
     }
 
     fn heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
@@ -225,12 +256,6 @@ mod tests {
     #[test]
     fn layers_are_what_burn_makes_of_their_parts() {
         let device = Device::flex().autodiff();
-        let linear_of = |weight: Tensor<3>, bias: Tensor<3>| {
-            let ([_, k, n], mut linear) = (weight.dims(), LinearConfig::new(1, 1).init(&weight.device()));
-            linear.weight = Param::initialized(burn::module::ParamId::new(), weight.reshape([k, n]));
-            linear.bias = Some(Param::initialized(burn::module::ParamId::new(), bias.reshape([n])));
-            linear
-        };
         for [b, n, k, m] in [[2, 5, 7, 9], [3, 36, 96, 64], [1, 1, 1, 1]] {
             let inputs = [tensor([b, n, k], 1, &device), tensor([1, k, m], 2, &device), tensor([1, 1, m], 3, &device)];
             let plain = |[x, w, bias]: [Tensor<3>; 3]| x.matmul(w) + bias;
@@ -262,15 +287,36 @@ mod tests {
         }
         for [b, q, k, d, h] in [[2, 3, 5, 8, 2], [2, 36, 36, 96, 3], [3, 7, 36, 96, 1], [1, 1, 1, 4, 4]] {
             let inputs = [tensor([b, q, d], 7, &device), tensor([b, k, d], 8, &device), tensor([b, k, d], 9, &device)];
-            same("attention", inputs, |[q, k, v]| attention(q, k, v, h), |i| plain_attention(i, h));
+            same("attention", inputs, |[q, k, v]| attention(q, k, v, h, DType::F32), |i| plain_attention(i, h));
             let side_by_side = [tensor([b, k, 3 * d], 10, &device)];
             same(
                 "self-attention",
                 side_by_side,
-                |[x]| self_attention(x, h),
+                |[x]| self_attention(x, h, DType::F32),
                 |[x]| plain_attention([0, 1, 2].map(|i| x.clone().slice([0..b, 0..k, i * d..(i + 1) * d])), h),
             );
         }
+    }
+
+    /// Rounded to half precision, products and their gradients are what they were but for a few roundings, and in single precision again.
+    #[test]
+    fn products_in_half_precision_are_near() {
+        let device = Device::flex().autodiff();
+        let [b, n, k, m, h] = [3, 12, 48, 32, 4];
+        let inputs = [tensor([b, n, k], 1, &device), tensor([1, k, m], 2, &device), tensor([1, 1, m], 3, &device)];
+        let rounded = |w: Tensor<3>| w.cast(burn::tensor::FloatDType::F16);
+        near(2e-3, "linear", inputs, |[x, w, c]| linear(x, &linear_of(rounded(w), c)), |[x, w, c]| linear(x, &linear_of(w, c)));
+        let inputs = [tensor([b, n, k], 7, &device), tensor([b, m, k], 8, &device), tensor([b, m, k], 9, &device)];
+        let of = |products: DType| move |[q, k, v]: [Tensor<3>; 3]| attention(q, k, v, h, products);
+        near(4e-3, "attention", inputs, of(DType::F16), of(DType::F32));
+        let inputs = [tensor([b, n, 3 * k], 10, &device)];
+        let of = |products: DType| move |[x]: [Tensor<3>; 1]| self_attention(x, h, products);
+        near(4e-3, "self-attention", inputs.clone(), of(DType::F16), of(DType::F32));
+        let read = self_attention(inputs[0].clone(), h, DType::F16);
+        assert_eq!(read.dtype(), DType::F32);
+        // It was not the same computation.
+        let exact = read_values(self_attention(inputs[0].clone(), h, DType::F32)).unwrap();
+        assert_ne!(read_values(read).unwrap(), exact);
     }
 
     /// The bodies of the trait, which a GPU runs, beside the code for slices.

@@ -3,10 +3,23 @@
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::prelude::Shape;
-use burn::tensor::Slice;
+use burn::tensor::{DType, Slice};
+
+/// The same values in another type.
+pub fn in_type<B: Backend>(x: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    if x.dtype() == dtype { x } else { B::float_cast(x, dtype.into()) }
+}
 
 pub fn affine<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, bias: FloatTensor<B>, relu: bool) -> FloatTensor<B> {
-    let y = B::linear(x, weight, Some(bias));
+    let (products, values) = (weight.dtype(), bias.dtype());
+    let y = if products == values {
+        B::linear(in_type::<B>(x, products), weight, Some(bias))
+    } else {
+        let y = in_type::<B>(B::linear(in_type::<B>(x, products), weight, None), values);
+        let last = y.shape().num_dims() - 1;
+        let along: Vec<usize> = (0..=last).map(|d| if d == last { y.shape()[last] } else { 1 }).collect();
+        B::float_add(y, B::float_reshape(bias, Shape::from(along)))
+    };
     if relu { B::relu(y) } else { y }
 }
 
@@ -15,11 +28,14 @@ pub fn before_relu<B: Backend>(output: FloatTensor<B>, gradient: FloatTensor<B>)
 }
 
 pub fn affine_input_gradient<B: Backend>(weight: FloatTensor<B>, gradient: FloatTensor<B>) -> FloatTensor<B> {
-    B::linear_x_backward(weight, gradient)
+    let (products, values) = (weight.dtype(), gradient.dtype());
+    in_type::<B>(B::linear_x_backward(weight, in_type::<B>(gradient, products)), values)
 }
 
 pub fn affine_parameter_gradients<B: Backend>(x: FloatTensor<B>, gradient: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
-    (B::linear_weight_backward(x, gradient.clone()), B::linear_bias_backward(gradient))
+    let (products, values) = (x.dtype(), gradient.dtype());
+    let of_weight = B::linear_weight_backward(x, in_type::<B>(gradient.clone(), products));
+    (in_type::<B>(of_weight, values), B::linear_bias_backward(gradient))
 }
 
 pub fn norm<B: Backend>(x: FloatTensor<B>, gamma: FloatTensor<B>, beta: FloatTensor<B>, epsilon: f64) -> FloatTensor<B> {
@@ -54,9 +70,10 @@ pub fn attention_with_weights<B: Backend>(
     v: FloatTensor<B>,
     heads: usize,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let scale = scale(&q.shape(), heads);
+    let (scale, products) = (scale(&q.shape(), heads), q.dtype());
     let [q, k, v] = [B::float_mul_scalar(q, scale.into()), k, v].map(|x| split::<B>(x, heads));
-    let weights = B::softmax(B::float_matmul(q, B::float_swap_dims(k, 2, 3)), 3);
+    let scores = in_type::<B>(B::float_matmul(q, B::float_swap_dims(k, 2, 3)), DType::F32);
+    let weights = in_type::<B>(B::softmax(scores, 3), products);
     (join::<B>(B::float_matmul(weights.clone(), v)), weights)
 }
 
@@ -68,12 +85,13 @@ pub fn attention_gradients<B: Backend>(
     gradient: FloatTensor<B>,
     heads: usize,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let scale = scale(&q.shape(), heads);
+    let (scale, products) = (scale(&q.shape(), heads), q.dtype());
     let [q, k, v, gradient] = [q, k, v, gradient].map(|x| split::<B>(x, heads));
     let of_v = B::float_matmul(B::float_swap_dims(weights.clone(), 2, 3), gradient.clone());
-    let of_weights = B::float_matmul(gradient, B::float_swap_dims(v, 2, 3));
+    let [of_weights, weights] = [B::float_matmul(gradient, B::float_swap_dims(v, 2, 3)), weights].map(|x| in_type::<B>(x, DType::F32));
     let mean = B::float_sum_dim(B::float_mul(of_weights.clone(), weights.clone()), 3);
     let of_scores = B::float_mul(B::float_sub(of_weights, mean), B::float_mul_scalar(weights, scale.into()));
+    let of_scores = in_type::<B>(of_scores, products);
     let of_q = B::float_matmul(of_scores.clone(), k);
     let of_k = B::float_matmul(B::float_swap_dims(of_scores, 2, 3), q);
     (join::<B>(of_q), join::<B>(of_k), join::<B>(of_v))

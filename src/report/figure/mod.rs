@@ -14,6 +14,7 @@ pub mod curves;
 pub mod flips;
 pub mod intervals;
 pub mod ridge;
+pub mod scaling;
 pub mod strips;
 
 use anyhow::{Context, Result, anyhow};

@@ -1,0 +1,118 @@
+//! `moue config plan`: what a training would take on this machine, before it starts.
+
+use super::output::print;
+use super::settings::SettingsArgs;
+use crate::config::{DeviceChoice, Settings};
+use crate::dataset::{Pack, Split, generated};
+use crate::engine::device::{self, OpenDevice};
+use crate::engine::precision::Precision;
+use crate::pipeline::{Footprint, Machine, Regime, Training};
+use anyhow::Result;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Say what pretraining and finetuning would take on this machine: sizes, steps, memory
+///
+/// Memory is an estimate, without what allocators and drivers keep for themselves.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  moue config plan --preset paper-ferplus --device gpu\n  moue config plan --preset ferplus-cpu --data fp.moue"
+)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Pack that would be trained on, for its classes and the number of steps
+    #[arg(long, value_name = "PACK")]
+    data: Option<PathBuf>,
+    /// auto, cpu, gpu, vulkan[:n], metal, dx12 or gl
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+}
+
+impl PlanArgs {
+    pub fn run(self) -> Result<()> {
+        let resolved = self.settings.resolve(None)?;
+        let s = resolved.settings();
+        let pack = self.data.as_deref().map(Pack::open).transpose()?;
+        let card = pack.as_ref().map_or_else(generated::protocol, |pack| pack.protocol().clone());
+        let faces = pack.as_ref().map(|pack| pack.split(Split::Train).len());
+        let open = device::open(self.device)?;
+        let precision = Precision::of(s.run.precision, &open)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let or_cores = |n: usize| if n == 0 { cores } else { n };
+        let shards = if open.is_cpu { or_cores(s.run.threads) } else { 1 };
+        let machine = Machine { precision, shards, workers: or_cores(s.run.workers) };
+        let trainings = [Training::Pretrain, Training::Finetune(s.finetune.objective)];
+        let plans: Vec<(Training, Option<Footprint>)> =
+            trainings.into_iter().map(|t| (t, Footprint::of(t, s, card.classes.len(), &machine))).collect();
+        let text = [where_it_runs(&open, &machine), table(s, &plans, faces), verdict(&open, &plans)].concat();
+        print(|w| Ok(write!(w, "{text}")?))
+    }
+}
+
+fn where_it_runs(open: &OpenDevice, machine: &Machine) -> String {
+    let memory = open.usable_memory().map_or("memory not told by its driver".into(), |m| format!("{} of memory to count on", bytes(m)));
+    let threads = if open.is_cpu { format!(", {} threads", machine.shards) } else { String::new() };
+    format!("{}, {}{threads}, {memory}\n\n", open.name, machine.precision.name())
+}
+
+fn table(s: &Settings, plans: &[(Training, Option<Footprint>)], faces: Option<usize>) -> String {
+    let mut text = String::new();
+    let mut row = |what: &str, cell: &dyn Fn(Training, Option<&Footprint>) -> String| {
+        text += &format!("{what:<34}");
+        plans.iter().for_each(|(training, plan)| text += &format!("{:>16}", cell(*training, plan.as_ref())));
+        text.push('\n');
+    };
+    let known = |plan: Option<&Footprint>, cell: &dyn Fn(&Footprint) -> String| plan.map_or("not known".into(), cell);
+    row("", &|training, _| if training == Training::Pretrain { "pretraining".into() } else { "finetuning".into() });
+    row("parameters", &|_, p| known(p, &|p| millions(p.parameters)));
+    row("faces a step", &|t, _| Regime::of(t, s).batch.to_string());
+    row("faces at once (batch / accumulate)", &|_, p| known(p, &|p| p.at_once.to_string()));
+    row("epochs", &|t, _| Regime::of(t, s).epochs.to_string());
+    if let Some(faces) = faces {
+        row("steps", &|t, _| {
+            let regime = Regime::of(t, s);
+            (regime.epochs * (faces / regime.batch.min(faces).max(1))).to_string()
+        });
+    }
+    row("weights", &|_, p| known(p, &|p| bytes(p.weights)));
+    row("gradients", &|_, p| known(p, &|p| bytes(p.gradients)));
+    row("optimiser", &|_, p| known(p, &|p| bytes(p.optimizer)));
+    row("what faces need, each", &|_, p| known(p, &|p| bytes(p.face)));
+    row("what faces need, all", &|_, p| known(p, &|p| bytes(p.face * p.at_once as f64)));
+    row("in all, on the device", &|_, p| known(p, &|p| bytes(p.device())));
+    row("program and loader, main memory", &|_, p| known(p, &|p| bytes(p.host)));
+    text
+}
+
+/// Whether it fits, and what would.
+fn verdict(open: &OpenDevice, plans: &[(Training, Option<Footprint>)]) -> String {
+    let Some(memory) = open.usable_memory() else { return String::new() };
+    let mut text = String::from("\n");
+    for (training, plan) in plans {
+        let Some(plan) = plan else { continue };
+        let room = memory - if open.is_cpu { plan.host } else { 0.0 };
+        let (name, most) = (if *training == Training::Pretrain { "pretrain" } else { "finetune" }, plan.most(room));
+        text += &match plan.device() <= room {
+            true => format!("{name} fits; up to about {most} faces at once would\n"),
+            false if most == 0 => format!("{name} does not fit, not even with one face at once: take a smaller network or input\n"),
+            false => {
+                let accumulate = plan.at_once.div_ceil(most);
+                format!("{name} does not fit; with --set {name}.accumulate={accumulate} it should (about {most} faces at once)\n")
+            }
+        };
+    }
+    text
+}
+
+fn millions(n: usize) -> String {
+    format!("{:.2} M", n as f64 / 1e6)
+}
+
+fn bytes(n: f64) -> String {
+    match n {
+        n if n >= 1e9 => format!("{:.2} GB", n / 1e9),
+        n if n >= 1e6 => format!("{:.1} MB", n / 1e6),
+        n => format!("{:.1} kB", n / 1e3),
+    }
+}
