@@ -45,7 +45,7 @@ impl PlanArgs {
         let trainings = [Training::Pretrain, Training::Finetune(s.finetune.objective)];
         let plans: Vec<(Training, Option<Footprint>)> =
             trainings.into_iter().map(|t| (t, Footprint::of(t, s, card.classes.len(), &machine))).collect();
-        let text = [where_it_runs(&open, &machine), table(s, &plans, faces), verdict(&open, &plans)].concat();
+        let text = [where_it_runs(&open, &machine), table(s, &plans, faces), verdict(s, &open, &plans)].concat();
         print(|w| Ok(write!(w, "{text}")?))
     }
 }
@@ -86,7 +86,7 @@ fn table(s: &Settings, plans: &[(Training, Option<Footprint>)], faces: Option<us
 }
 
 /// Whether it fits, and what would.
-fn verdict(open: &OpenDevice, plans: &[(Training, Option<Footprint>)]) -> String {
+fn verdict(s: &Settings, open: &OpenDevice, plans: &[(Training, Option<Footprint>)]) -> String {
     let Some(memory) = open.usable_memory() else { return String::new() };
     let mut text = String::from("\n");
     for (training, plan) in plans {
@@ -95,6 +95,9 @@ fn verdict(open: &OpenDevice, plans: &[(Training, Option<Footprint>)]) -> String
         let (name, most) = (if *training == Training::Pretrain { "pretrain" } else { "finetune" }, plan.most(room));
         text += &match plan.device() <= room {
             true => format!("{name} fits; up to about {most} faces at once would\n"),
+            false if most > 0 && Regime::of(*training, s).accumulate == 0 => {
+                format!("{name} does not fit at once; --batch auto works on about {most} faces at a time\n")
+            }
             false if most == 0 => format!("{name} does not fit, not even with one face at once: take a smaller network or input\n"),
             false => {
                 let accumulate = plan.at_once.div_ceil(most);
