@@ -404,7 +404,8 @@ class Side:
         def loss(step: int) -> Tensor:
             pixels, mask, index = (self.upload(part) for part in batches[step])
             patches = self.input.patches(pixels)
-            with torch.no_grad():
+            # Targets are data, in single precision.
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 target = hog(pixels) if hog else patches
                 if method == "mae" and s["mim"]["norm_pix"]:
                     variance, mean = torch.var_mean(patches, 2, keepdim=True)
