@@ -3,6 +3,7 @@
 //! Errors travel as `anyhow::Error` with context. The one distinction the program makes is whether the user *asked* for something
 //! impossible ([`Usage`], exit code 2) or the work itself failed (everything else, exit code 1).
 
+use std::any::Any;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -43,6 +44,11 @@ pub fn one_line(error: &anyhow::Error) -> String {
 /// The exit code that `error` deserves: 2 for bad usage, 1 for failed work.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if error.chain().any(|cause| cause.is::<Usage>()) { 2 } else { 1 }
+}
+
+/// What a caught panic said.
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
 /// Panics that somebody is about to catch and mend.

@@ -185,10 +185,8 @@ impl Side {
         let batches = (0..BATCHES)
             .map(|n| Loaded::prepare(&*source, epoch, &positions(n, case.batch, source.faces()), parts))
             .collect::<Result<Vec<_>>>()?;
-        let mut optimizer = Optimizer::new(&model, &training.optimizer(s));
-        if self.shards.precision() == Precision::Mixed {
-            optimizer = optimizer.with_scale(LossScale::default());
-        }
+        let optimizer = Optimizer::new(&model, &training.optimizer(s));
+        let mut optimizer = optimizer.in_precision(self.shards.precision(), LossScale::default());
         let (shards, device, part) = (self.shards.clone(), self.device.clone(), case.part);
         let (mut slot, mut count) = (Some(model), 0);
         let work = repeated(case.batch, move || {

@@ -87,13 +87,11 @@ fn table(s: &Settings, plans: &[(Training, Option<Footprint>)], faces: Option<us
 
 /// Whether it fits, and what would.
 fn verdict(s: &Settings, open: &OpenDevice, plans: &[(Training, Option<Footprint>)]) -> String {
-    let Some(memory) = open.usable_memory() else { return String::new() };
     let mut text = String::from("\n");
     for (training, plan) in plans {
-        let Some(plan) = plan else { continue };
-        let room = memory - if open.is_cpu { plan.host } else { 0.0 };
-        let (name, most) = (if *training == Training::Pretrain { "pretrain" } else { "finetune" }, plan.most(room));
-        text += &match plan.device() <= room {
+        let Some((plan, most)) = plan.as_ref().and_then(|plan| Some((plan, plan.most(open)?))) else { continue };
+        let name = if *training == Training::Pretrain { "pretrain" } else { "finetune" };
+        text += &match plan.at_once <= most {
             true => format!("{name} fits; up to about {most} faces at once would\n"),
             false if most > 0 && Regime::of(*training, s).accumulate == 0 => {
                 format!("{name} does not fit at once; --batch auto works on about {most} faces at a time\n")

@@ -1,7 +1,7 @@
 //! AdamW with the parameter groups of vision transformers: no weight decay on vectors and tokens, smaller rates for lower layers, and
 //! clipping by the global norm of the gradient.
 
-use super::precision::LossScale;
+use super::precision::{LossScale, Precision};
 use super::read_values;
 use anyhow::Result;
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
@@ -104,10 +104,10 @@ impl Optimizer {
         Self { inner, layers, clip: config.clip, scale: None }
     }
 
-    /// The same optimiser for gradients in half precision.
+    /// The same optimiser for gradients that were computed in `precision`; those in half precision come multiplied by `scale`.
     #[must_use]
-    pub fn with_scale(self, scale: LossScale) -> Self {
-        Self { scale: Some(scale), ..self }
+    pub fn in_precision(self, precision: Precision, scale: LossScale) -> Self {
+        Self { scale: (precision == Precision::Mixed).then_some(scale), ..self }
     }
 
     pub fn scale(&self) -> Option<LossScale> {

@@ -5,7 +5,7 @@ use super::loader;
 use super::memory;
 use super::objective::{EpochEnd, Objective, Source};
 use super::optimizer::{Optimizer, OptimizerConfig, Update, gradient_norm};
-use super::precision::{LossScale, Precision};
+use super::precision::LossScale;
 use super::read_values;
 use super::schedule::Schedule;
 use super::shards::{Position, Shards, StepGradients};
@@ -216,10 +216,8 @@ impl Fit {
 /// The work's result; a panic of the tensor library is an error.
 fn survive<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let _quiet = failure::expect_panics();
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        Err(anyhow::anyhow!("the tensor library gave up: {}", text.unwrap_or("no message")))
-    })
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(anyhow::anyhow!("the tensor library gave up: {}", failure::panic_text(&*panic))))
 }
 
 /// Whether a device said so, in the words of wgpu, Vulkan or burn's allocator.
@@ -292,14 +290,8 @@ pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) 
     }
     let steps = per_epoch * plan.epochs;
     let schedule = Schedule { peak: plan.peak_rate, floor: plan.floor_rate, warmup_steps: plan.warmup_epochs * per_epoch as f64, steps };
-    let optimizer_of = |model: &O::Model, scale: Option<LossScale>| {
-        let optimizer = Optimizer::new(model, &plan.optimizer);
-        match plan.shards.precision() {
-            Precision::Single => optimizer,
-            Precision::Mixed => optimizer.with_scale(scale.unwrap_or_default()),
-        }
-    };
-    let mut optimizer = optimizer_of(&model, None);
+    let precision = plan.shards.precision();
+    let mut optimizer = Optimizer::new(&model, &plan.optimizer).in_precision(precision, LossScale::default());
     let name = plan.state.stage.clone();
     let mut step = 0;
     if plan.resume
@@ -312,7 +304,8 @@ pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) 
         // Groups hold parameter ids, and the saved parameters brought their own.
         let scale = saved.blobs.iter().find(|(name, _)| name == LOSS_SCALE).map(|(_, bytes)| serde_json::from_slice(bytes));
         let scale = scale.transpose().with_context(|| format!("{}: {LOSS_SCALE}", path.display()))?;
-        optimizer = optimizer_of(&model, scale)
+        optimizer = Optimizer::new(&model, &plan.optimizer)
+            .in_precision(precision, scale.unwrap_or_default())
             .restore(saved.blob("optimizer.bpk")?.to_vec())
             .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
         objective.restore(&saved.blobs).with_context(|| format!("{}", path.display()))?;

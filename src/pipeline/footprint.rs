@@ -6,6 +6,7 @@
 
 use super::{Regime, Training};
 use crate::config::{Activation, Backbone, Settings, Stem};
+use crate::engine::device::OpenDevice;
 use crate::engine::precision::Precision;
 use crate::engine::train::AHEAD;
 use crate::model::init::Init;
@@ -81,9 +82,10 @@ impl Footprint {
         self.fixed() + self.face * self.at_once as f64
     }
 
-    /// The most faces at once in so many bytes.
-    pub fn most(&self, bytes: f64) -> usize {
-        ((bytes - self.fixed()) / self.face).max(0.0) as usize
+    /// The most faces at once that a device has memory for; none where its driver does not tell how much it has.
+    pub fn most(&self, open: &OpenDevice) -> Option<usize> {
+        let room = open.usable_memory()? - if open.is_cpu { self.host } else { 0.0 };
+        Some(((room - self.fixed()) / self.face).max(0.0) as usize)
     }
 }
 

@@ -266,8 +266,7 @@ impl<'a> StageContext<'a> {
         let job = self.job;
         let machine = Machine { precision: job.precision, shards: self.shards.count(), workers: self.workers };
         let classes = job.pack.protocol().classes.len();
-        let footprint = Footprint::of(training, job.resolved.settings(), classes, &machine);
-        let most = footprint.zip(job.device.usable_memory()).map(|(f, bytes)| f.most(bytes - if job.device.is_cpu { f.host } else { 0.0 }));
+        let most = Footprint::of(training, job.resolved.settings(), classes, &machine).and_then(|f| f.most(&job.device));
         let accumulate = most.map_or(1, |most| regime.batch.div_ceil(most.clamp(1, regime.batch)));
         let at_once = regime.batch.div_ceil(accumulate);
         let text = format!("{}: {} faces a step, {at_once} at once by estimate", training.name(), regime.batch);

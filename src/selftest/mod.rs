@@ -74,10 +74,8 @@ const CHECKS: &[(&str, Check)] = &[
 pub fn run(device: &Device, only: &str, mut tell: impl FnMut(&Row)) -> Vec<Row> {
     let mut rows = Vec::with_capacity(CHECKS.len());
     for &(check, work) in CHECKS.iter().filter(|(check, _)| check.contains(only)) {
-        let result = catch_unwind(AssertUnwindSafe(|| work(device))).unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            Err(anyhow::anyhow!("it panicked: {}", text.unwrap_or("no message")))
-        });
+        let result = catch_unwind(AssertUnwindSafe(|| work(device)))
+            .unwrap_or_else(|panic| Err(anyhow::anyhow!("it panicked: {}", crate::failure::panic_text(&*panic))));
         let row = Row { check, result };
         tell(&row);
         rows.push(row);
