@@ -10,15 +10,20 @@ pub fn in_type<B: Backend>(x: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
     if x.dtype() == dtype { x } else { B::float_cast(x, dtype.into()) }
 }
 
+/// `[D]` -> `[1, .., D]` of so many dimensions
+fn along_last<B: Backend>(x: FloatTensor<B>, rank: usize) -> FloatTensor<B> {
+    let width = x.shape()[0];
+    B::float_reshape(x, Shape::from((1..=rank).map(|d| if d == rank { width } else { 1 }).collect::<Vec<_>>()))
+}
+
 pub fn affine<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, bias: FloatTensor<B>, relu: bool) -> FloatTensor<B> {
     let (products, values) = (weight.dtype(), bias.dtype());
     let y = if products == values {
         B::linear(in_type::<B>(x, products), weight, Some(bias))
     } else {
         let y = in_type::<B>(B::linear(in_type::<B>(x, products), weight, None), values);
-        let last = y.shape().num_dims() - 1;
-        let along: Vec<usize> = (0..=last).map(|d| if d == last { y.shape()[last] } else { 1 }).collect();
-        B::float_add(y, B::float_reshape(bias, Shape::from(along)))
+        let rank = y.shape().num_dims();
+        B::float_add(y, along_last::<B>(bias, rank))
     };
     if relu { B::relu(y) } else { y }
 }
@@ -48,15 +53,12 @@ pub fn norm_gradients<B: Backend>(
     gradient: FloatTensor<B>,
     epsilon: f64,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let shape = x.shape();
-    let last = shape.num_dims() - 1;
-    let width = shape[last];
+    let last = x.shape().num_dims() - 1;
     let centred = B::float_sub(x.clone(), B::float_mean_dim(x, last));
     let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), last);
     let scale = B::float_recip(B::float_sqrt(B::float_add_scalar(variance, epsilon.into())));
     let normal = B::float_mul(centred, scale.clone());
-    let along: Vec<usize> = (0..=last).map(|d| if d == last { width } else { 1 }).collect();
-    let scaled = B::float_mul(gradient.clone(), B::float_reshape(gamma, Shape::from(along)));
+    let scaled = B::float_mul(gradient.clone(), along_last::<B>(gamma, last + 1));
     let first = B::float_mean_dim(scaled.clone(), last);
     let second = B::float_mul(normal.clone(), B::float_mean_dim(B::float_mul(scaled.clone(), normal.clone()), last));
     let of_x = B::float_mul(scale, B::float_sub(B::float_sub(scaled, first), second));
