@@ -8,7 +8,6 @@
 //! environment variable: all it needs arrives in a [`train::Plan`].
 
 pub mod adapters;
-pub mod checkpoint;
 pub mod device;
 pub mod loader;
 pub mod memory;

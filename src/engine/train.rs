@@ -1,6 +1,5 @@
 //! The training loop.
 
-use super::checkpoint::{self, Checkpoint, State};
 use super::loader;
 use super::memory;
 use super::objective::{EpochEnd, Objective, Source};
@@ -11,6 +10,7 @@ use super::schedule::Schedule;
 use super::shards::{Position, Shards, StepGradients};
 use crate::failure;
 use crate::random::Streams;
+use crate::run::checkpoint::{self, Checkpoint, State};
 use crate::run::{At, Body, Control, EventSender, Level, Phase, RunFolder, Scalars};
 use anyhow::{Context, Result, bail};
 use burn::module::Module;

@@ -5,11 +5,11 @@
 
 use crate::config::Settings;
 use crate::dataset::{Pack, Split};
-use crate::engine::checkpoint::State;
 use crate::engine::shards::Shards;
 use crate::eval::calibration::Calibration;
 use crate::finetune::{read_logits, scored_faces};
 use crate::model::Classifier;
+use crate::run::checkpoint::State;
 use crate::run::{RunFolder, write_atomic};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};

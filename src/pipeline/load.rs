@@ -3,11 +3,11 @@
 use super::{Training, calibration, find_checkpoint};
 use crate::config::{Backbone, Origin, Resolved, Settings};
 use crate::dataset::Pack;
-use crate::engine::checkpoint::{self, Checkpoint};
 use crate::engine::train::load_model;
 use crate::model::init::Init;
 use crate::model::{Classifier, Encoder, MaskedAutoencoder, MaskedModel, MaskedVit, Vit};
 use crate::random::Streams;
+use crate::run::checkpoint::{self, Checkpoint};
 use crate::run::{Manifest, RunFolder};
 use crate::transform::prepare::Preparation;
 use crate::usage;

@@ -3,11 +3,11 @@
 use super::{find_checkpoint, load};
 use crate::config::{DeviceChoice, Settings};
 use crate::dataset::{Class, Pack, Split};
-use crate::engine::checkpoint::State;
 use crate::engine::device;
 use crate::engine::shards::Shards;
 use crate::finetune::{read_logits, scored_faces};
 use crate::model::Classifier;
+use crate::run::checkpoint::State;
 use crate::run::{Manifest, RunFolder};
 use crate::usage;
 use crate::weights::same_classes;

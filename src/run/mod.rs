@@ -7,6 +7,7 @@
 //! ```
 //! The events are the truth, everything shown is made from them. This module trains nothing and never needs a GPU.
 
+pub mod checkpoint;
 pub mod clock;
 pub mod control;
 pub mod event;

@@ -25,8 +25,8 @@ pub use layout::Layout;
 
 use crate::config::{Origin, Resolved};
 use crate::dataset::Protocol;
-use crate::engine::checkpoint::State;
 use crate::eval::calibration::Calibration;
+use crate::run::checkpoint::State;
 use crate::transform::prepare::Preparation;
 use crate::usage;
 use anyhow::{Result, bail};

@@ -4,8 +4,8 @@
 //! Every entry carries a CRC-32. Files are written whole or not at all. Random streams are functions of seed and position, so a step
 //! number is all that has to be kept of them.
 
+use super::folder::{RunFolder, write_atomic};
 use crate::dataset::Protocol;
-use crate::run::{RunFolder, write_atomic};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
