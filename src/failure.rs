@@ -3,8 +3,10 @@
 //! Errors travel as `anyhow::Error` with context. The one distinction the program makes is whether the user *asked* for something
 //! impossible ([`Usage`], exit code 2) or the work itself failed (everything else, exit code 1).
 
+use anyhow::{Result, anyhow};
 use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A request that cannot be carried out as typed: an unknown setting, a device that does not exist, a path that is no pack.
@@ -68,6 +70,14 @@ impl Drop for Expecting {
     fn drop(&mut self) {
         EXPECTED.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+/// The work's result; a panic, as which the tensor library tells what went wrong on a device, is an error.
+///
+/// # Errors
+/// The work's own, and panics.
+pub fn survive<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(anyhow!("the tensor library gave up: {}", panic_text(&*panic))))
 }
 
 /// Whether panics are being caught: for panic hooks that show something.

@@ -93,7 +93,7 @@ fn inside(then: impl FnOnce()) -> bool {
     let Some(folder) = std::env::var_os(INSIDE) else { return false };
     let folder = RunFolder::create(&Path::new(&folder).join("run")).unwrap();
     let live = Live::open(Theme::new(ThemeName::Dark, false), None, Control::default()).unwrap();
-    let writer = EventWriter::create(&folder, Vec::new()).unwrap();
+    let writer = EventWriter::create(&folder, folder.lock().unwrap(), Vec::new()).unwrap();
     let prints = live.prints();
     let attached = prints.attach(writer.sender());
     live.show(&folder);

@@ -20,11 +20,13 @@ use moue::config;
 use moue::config::{Activation, Backbone, Below, MaskKind, Metric, Normalize, Order, Positions, QueryInit, Response, Settings, Stem};
 use moue::dataset::generated::{self, GeneratorConfig};
 use moue::dataset::{Pack, PackWriter, Split};
+use moue::engine::fit::Passed;
 use moue::engine::objective::{Objective, Source};
 use moue::engine::optimizer::Optimizer;
 use moue::engine::read_values;
 use moue::engine::schedule::Schedule;
 use moue::engine::shards::{Position, Shards};
+use moue::engine::train::Place;
 use moue::finetune::Finetune;
 use moue::labels::Candidates;
 use moue::model::init::Init;
@@ -214,7 +216,7 @@ fn record<O: Recorded>(objective: &mut O, mut model: O::Model, s: &Settings, tra
             tensors.insert(format!("mask/{step}"), Stored::floats(vec![BATCH, s.grid().pow(2)], &mask));
         }
         let position = Position { streams: Streams::new(0), stage: training.kind(), step: step as u64 };
-        let pass = shards.gradients(&*objective, &model, &parts, position, 1.0, device);
+        let pass = Passed::over(&*objective, &model, 1.0, &parts, position, Place { shards: &shards, device }).unwrap();
         let mut gradients = Collect { gradients: Some(&pass.gradients), ..Collect::default() };
         model.visit(&mut gradients);
         for (path, shape, values) in gradients.found {
@@ -223,8 +225,8 @@ fn record<O: Recorded>(objective: &mut O, mut model: O::Model, s: &Settings, tra
                 first.insert(path, wide(&values));
             }
         }
-        model = optimizer.step(model, pass.gradients, schedule.rate(step as u64)).unwrap().model;
-        losses.push(f64::from(read_values(pass.loss).unwrap()[0]));
+        losses.push(pass.loss);
+        model = optimizer.step(model, pass.gradients, pass.norm, schedule.rate(step as u64));
         let responses: Vec<f32> = pass.responses.into_iter().flatten().flat_map(|r| read_values(r).unwrap()).collect();
         if !responses.is_empty() {
             objective.after_step(step as u64, positions, &responses);

@@ -44,7 +44,7 @@ fn write_run(root: &Path, name: &str, outcome: Option<Outcome>) -> RunFolder {
         classes: vec!["happiness".into(), "neutral".into()],
     });
     manifest.write(&folder).unwrap();
-    let writer = EventWriter::create(&folder, vec![progress::log(&folder).unwrap()]).unwrap();
+    let writer = EventWriter::create(&folder, folder.lock().unwrap(), vec![progress::log(&folder).unwrap()]).unwrap();
     let sender = writer.sender();
     sender.emit(&At::run(), Body::RunStarted { command: "demo".into(), version: "0.1.0".into() });
     let stage = At::stage(Stage::Finetune, "pll");

@@ -7,7 +7,8 @@ mod bench;
 
 use bench::{Bench, PATIENCE, TINY, text, train};
 use moue::dataset::{Pack, PackWriter, Split};
-use moue::run::{Body, Outcome, Stage};
+use moue::run::checkpoint::{MODEL, State};
+use moue::run::{Body, Event, Outcome, Stage};
 use std::fs;
 use std::io::Read;
 use std::path::PathBuf;
@@ -64,6 +65,16 @@ fn from_faces_to_predictions() {
     assert_eq!(json["accuracy"].as_f64(), Some(accuracy));
     assert_eq!(json["confusion"], serde_json::json!(confusion));
 
+    // The best checkpoint is kept beside the last, and is what the events say of it.
+    let valid = |e: &Event| match &e.body {
+        Body::Evaluation { split: Split::Valid, accuracy, .. } if e.stage == Stage::Finetune => Some((e.step, *accuracy)),
+        _ => None,
+    };
+    let best = events.iter().filter_map(valid).reduce(|best, next| if next.1 > best.1 { next } else { best }).unwrap();
+    let said = b.done(&["evaluate", "B", "--best", "--split", "valid", "--json", "--device", "cpu"]);
+    let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((json["step"].as_u64(), json["accuracy"].as_f64()), (Some(best.0), Some(best.1)));
+
     image::RgbImage::from_fn(40, 50, |x, y| image::Rgb([x as u8 * 6, y as u8 * 5, 90])).save(b.path("picture.png")).unwrap();
     let said = b.done(&["predict", "B", "picture.png", "--top", "8", "--json", "--device", "cpu"]);
     let json: serde_json::Value = serde_json::from_str(&said).unwrap();
@@ -108,6 +119,9 @@ fn the_seed_decides_and_workers_do_not() {
     let first = run("a", "5", "run.workers=1");
     assert_eq!(first.0.len(), 6);
     assert!(first == run("b", "5", "run.workers=1"), "the same command gave another result");
+    // To the last bit of weights and moments, in files that two people can compare by their hash.
+    let saved = |run: &str| State::read(&b.path(run).join("checkpoints/finetune-pll-00000006.ckpt")).unwrap().sha256;
+    assert!(saved("a") == saved("b") && saved("a").contains_key(MODEL), "the same command left other bytes");
     assert!(first == run("c", "5", "run.workers=3"), "the number of workers changed the result");
     assert!(first != run("d", "6", "run.workers=1"), "the seed changes nothing");
 }

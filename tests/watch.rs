@@ -23,7 +23,7 @@ fn text(output: &[u8]) -> String {
 fn write_run(root: &Path) -> RunFolder {
     let folder = RunFolder::create(&root.join("runs/demo-1")).unwrap();
     Manifest::new(vec!["moue".into(), "demo".into()], 7).write(&folder).unwrap();
-    let writer = EventWriter::create(&folder, vec![]).unwrap();
+    let writer = EventWriter::create(&folder, folder.lock().unwrap(), vec![]).unwrap();
     let sender = writer.sender();
     sender.emit(&At::run(), Body::RunStarted { command: "demo".into(), version: "0.1.0".into() });
     let stage = At::stage(Stage::Finetune, "pll");

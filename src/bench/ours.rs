@@ -194,25 +194,24 @@ impl Side {
             let loaded = &batches[count as usize % BATCHES];
             count += 1;
             let model = slot.take().context("the model is inside a step")?;
-            let (model, done) = match part {
+            let (model, pending) = match part {
                 Part::Forward => {
                     let loss = forward(&objective, &model, loaded, here, &shards, &device);
-                    (model, loss)
+                    (model, Some(loss))
                 }
                 Part::Gradients => {
-                    let pass = shards.gradients(&objective, &model, &loaded.parts, here, optimizer.loss_factor(), &device);
-                    (model, pass.loss)
+                    let pass = shards.gradients(&objective, &model, &loaded.parts, here, optimizer.loss_factor(), &device)?;
+                    (model, Some(pass.loss))
                 }
                 _ => {
                     let place = Place { shards: &shards, device: &device };
-                    let Stepped { model, loss, norm, .. } =
-                        train::step(&mut objective, model, &mut optimizer, loaded, regime.lr, here, place)?;
-                    // Both are summed up in training; to drop the norm would be to save it.
-                    (model, norm.map_or(loss.clone(), |norm| loss + norm))
+                    let Stepped { model, .. } = train::step(&mut objective, model, &mut optimizer, loaded, regime.lr, here, place)?;
+                    // Every step has waited for its loss.
+                    (model, None)
                 }
             };
             slot = Some(model);
-            Ok(Some(done))
+            Ok(pending)
         })?;
         Ok((work, parameters))
     }

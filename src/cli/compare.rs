@@ -109,6 +109,7 @@ impl CompareArgs {
             which,
             data: data.as_deref(),
             split: self.split,
+            best: false,
             flip: self.flip,
             device: self.device,
         })

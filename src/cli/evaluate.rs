@@ -26,6 +26,9 @@ pub struct EvaluateArgs {
     /// Objective whose network is taken: pll, ce, proden ... (default: what the run is about, not its baseline)
     #[arg(long, value_name = "OBJECTIVE", value_parser = Objective::ALL.map(Objective::name))]
     which: Option<String>,
+    /// Take the checkpoint with the highest validation accuracy, which was chosen by looking, instead of the last
+    #[arg(long)]
+    best: bool,
     /// Average the probabilities of each face and its mirror image
     #[arg(long)]
     flip: bool,
@@ -43,6 +46,7 @@ impl EvaluateArgs {
             run: &self.run,
             which: self.which.as_deref(),
             data: self.data.as_deref(),
+            best: self.best,
             split: self.split,
             flip: self.flip,
             device: self.device,

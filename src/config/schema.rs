@@ -317,6 +317,13 @@ settings! {
         evaluate_every: usize = 1usize,
         /// Epochs between two checkpoints (the last epoch is always kept).
         checkpoint_every: usize = 1usize,
+        /// Epochs between two checkpoints that are kept for good; 0: none. Of the others the three newest stay, and the one with the highest
+        /// accuracy on the validation split; once a stage is done, that one and the last.
+        keep_every: usize = 0usize,
+        /// Steps in a row with a loss or gradient that is not finite after which training goes back to the newest checkpoint before them, at
+        /// 0.3 times the learning rate; where that has been done three times, it ends and says what was not finite. Single ones are left out
+        /// and told. [C]
+        bad_steps: usize = 5usize,
         /// Loader threads; 0: one for each CPU core. Results do not depend on it.
         workers: usize = 0usize,
         /// CPU training threads, each with a share of every batch; 0: one for each core. Bit-reproducible for a given number.

@@ -37,6 +37,7 @@ impl Settings {
             ("run.log_every", s.run.log_every),
             ("run.evaluate_every", s.run.evaluate_every),
             ("run.checkpoint_every", s.run.checkpoint_every),
+            ("run.bad_steps", s.run.bad_steps),
             ("run.evaluate_batch", s.run.evaluate_batch),
         ] {
             positive(name, v)?;

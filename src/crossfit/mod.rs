@@ -23,7 +23,6 @@ use crate::labels::predicted::kappa;
 use crate::labels::{Candidates, Evidence};
 use crate::model::{Classifier, Crops, Input, Noise};
 use crate::random::Streams;
-use crate::run::Control;
 use crate::usage;
 use anyhow::{Context, Result, bail};
 use attack::Attack;
@@ -102,25 +101,24 @@ impl CrossFit {
         FoldTraining(Finetune::plain_on(self.pack.clone(), faces, &self.settings, self.streams))
     }
 
-    /// Asks the model of a fold (in evaluation form) about the faces that it has not seen. Breaks off where `control` asks to stop.
+    /// Asks the model of a fold (in evaluation form) about the faces that it has not seen.
     ///
     /// # Errors
-    /// Unreadable pixels, predictions that are not finite.
-    pub fn ask(&mut self, fold: usize, model: &Classifier, shards: &Shards, control: &Control) -> Result<ControlFlow<()>> {
-        let asker = Asker { pack: &self.pack, settings: &self.settings, model, shards, control };
+    /// Unreadable pixels, predictions that are not finite; [`Stopped`](crate::run::Stopped) where that is asked for before the end.
+    pub fn ask(&mut self, fold: usize, model: &Classifier, shards: &Shards) -> Result<()> {
+        let asker = Asker { pack: &self.pack, settings: &self.settings, model, shards };
         let attacked = self.settings.labels.strategy == Strategy::Gaave;
         let held_out: Vec<Question> = self.folds.held_out(fold).iter().map(|&(face, given)| (face, attacked.then_some(given))).collect();
         let unlabelled: Vec<Question> = self.unlabelled.iter().map(|&face| (face, None)).collect();
-        let Some(said) = asker.ask(&held_out)? else { return Ok(ControlFlow::Break(())) };
+        let said = asker.ask(&held_out)?;
         self.evidence.extend(held_out.iter().map(|question| question.0).zip(said));
-        let Some(said) = asker.ask(&unlabelled)? else { return Ok(ControlFlow::Break(())) };
-        for (&face, said) in self.unlabelled.iter().zip(said) {
+        for (&face, said) in self.unlabelled.iter().zip(asker.ask(&unlabelled)?) {
             let classes = said.probabilities.len();
             let mean = self.evidence.entry(face).or_insert_with(|| Evidence { probabilities: vec![0.0; classes], kappa: None });
             let share = self.folds.count() as f32;
             mean.probabilities.iter_mut().zip(said.probabilities).for_each(|(sum, p)| *sum += p / share);
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(())
     }
 
     /// The candidate sets, once every fold's model has been asked.
@@ -138,12 +136,11 @@ struct Asker<'a> {
     settings: &'a Settings,
     model: &'a Classifier,
     shards: &'a Shards,
-    control: &'a Control,
 }
 
 impl Asker<'_> {
-    /// What the model says about each face; `None` where it was to stop.
-    fn ask(&self, questions: &[Question]) -> Result<Option<Vec<Evidence>>> {
+    /// What the model says about each face.
+    fn ask(&self, questions: &[Question]) -> Result<Vec<Evidence>> {
         let s = self.settings;
         let input = Input::of(s);
         let device = self.model.devices().into_iter().next().context("a network without parameters")?.inner();
@@ -159,12 +156,13 @@ impl Asker<'_> {
         let make = |round: usize| rounds[round].chunks(part).map(load).collect::<Result<Vec<_>>>();
         let mut said = Vec::with_capacity(questions.len());
         loader::ahead(0..rounds.len(), 1, 2, make, |_, parts| {
+            self.shards.go_on()?;
             for answers in self.shards.map(&parts?, |_, (given, crops)| self.answers(given.as_deref(), crops, &input, &device)) {
                 said.extend(answers?);
             }
-            Ok(if self.control.stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            Ok(ControlFlow::Continue(()))
         })?;
-        Ok((said.len() == questions.len()).then_some(said))
+        Ok(said)
     }
 
     /// What the model says about each face of one forward pass; attacks those that are `given` a label.
@@ -223,8 +221,12 @@ impl Objective for FoldTraining {
         self.0.after_step(epoch, positions, responses);
     }
 
-    fn end_epoch(&mut self, _model: &Classifier, _end: EpochEnd) -> Result<()> {
-        Ok(())
+    fn left_out(&mut self) {
+        self.0.left_out();
+    }
+
+    fn end_epoch(&mut self, _model: &Classifier, _end: EpochEnd) -> Result<Option<f64>> {
+        Ok(None)
     }
 
     fn state(&self) -> Vec<(String, Vec<u8>)> {
@@ -285,7 +287,7 @@ mod tests {
         let mut crossfit = CrossFit::new(pack.clone(), s, Streams::new(2)).unwrap();
         let shards = Shards::new(threads).unwrap();
         for fold in 0..crossfit.folds() {
-            assert!(crossfit.ask(fold, &model(s, fold as u64), &shards, &Control::default()).unwrap().is_continue());
+            crossfit.ask(fold, &model(s, fold as u64), &shards).unwrap();
         }
         crossfit
     }
@@ -311,8 +313,8 @@ mod tests {
         let shards = Shards::new(1).unwrap();
         let models = [model(&s, 0), model(&s, 1)];
         let ask = |m: &Classifier, face: usize| {
-            let asker = Asker { pack: &pack, settings: &s, model: m, shards: &shards, control: &Control::default() };
-            asker.ask(&[(face, None)]).unwrap().unwrap().remove(0).probabilities
+            let asker = Asker { pack: &pack, settings: &s, model: m, shards: &shards };
+            asker.ask(&[(face, None)]).unwrap().remove(0).probabilities
         };
         let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
         let open = train.iter().copied().find(|&i| pack.faces()[i].label.is_none()).unwrap();

@@ -6,13 +6,15 @@
 use super::adapters::{AdapterInfo, Api, Compiler, Kind, adapters, cpu};
 use super::wgsl_server;
 use crate::config::DeviceChoice;
+use crate::failure::{expect_panics, survive};
 use crate::usage;
 use anyhow::{Context, Result, bail};
 use burn::prelude::Device;
 use cubecl::wgpu::{AutoGraphicsApi, RuntimeOptions, WgpuBackend, WgpuDevice, WgpuDeviceKind, WgpuSetup, try_init_setup};
 use serde_json::{Value, json};
 use std::cmp::Reverse;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::time::Duration;
 
 /// A device that is ready for tensors.
 #[derive(Clone)]
@@ -35,11 +37,29 @@ pub struct OpenDevice {
 
 /// Of the memory that a device has, what a training may count on: the rest is the driver's, the screen's and other programs'.
 const USABLE: f64 = 0.9;
+/// A device that is well answers at once; one that is merely busy may take a while.
+const ANSWER: Duration = Duration::from_secs(10);
 
 impl OpenDevice {
     /// Bytes that a training may count on; none where the driver does not tell.
     pub fn usable_memory(&self) -> Option<f64> {
         self.description["memory"].as_u64().map(|bytes| USABLE * bytes as f64)
+    }
+
+    /// Whether the device is gone: unplugged, reset, or given up by its driver. Work on it then fails with errors of every kind, so it is
+    /// asked for the least that a device can do: to give four bytes back.
+    pub fn is_lost(&self) -> bool {
+        let Some(setup) = &self.setup else { return false };
+        let _quiet = expect_panics();
+        let answer = survive(|| {
+            let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+            let buffer = setup.device.create_buffer(&wgpu::BufferDescriptor { label: None, size: 4, usage, mapped_at_creation: false });
+            let (tell, told) = mpsc::channel();
+            buffer.map_async(wgpu::MapMode::Read, .., move |mapped| drop(tell.send(mapped)));
+            setup.device.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(ANSWER) })?;
+            Ok(told.recv_timeout(ANSWER)??)
+        });
+        answer.is_err()
     }
 }
 

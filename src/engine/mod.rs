@@ -4,11 +4,18 @@
 //! loader threads --batch--> shards (forward, backward) --gradients--> clip -> AdamW -> objective.after_step -> events
 //!                                                                              \--> checkpoint (epoch ends, interruptions)
 //! ```
+//! What goes wrong on the way has its places: [`fit`] where the device lacks memory, [`guard`] where numbers are not finite,
+//! [`disk`](crate::run::disk) where there is no room, [`device::OpenDevice::is_lost`] where the
+//! device is gone.
+//!
 //! [`objective::Objective`] is what pretraining and finetuning implement; everything else here is shared. The engine reads no flag and no
 //! environment variable: all it needs arrives in a [`train::Plan`].
 
 pub mod adapters;
 pub mod device;
+pub mod fit;
+pub mod guard;
+pub mod interval;
 pub mod loader;
 pub mod memory;
 pub mod objective;

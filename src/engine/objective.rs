@@ -1,9 +1,10 @@
 //! What a training stage has to provide; see [`crate::pretrain`] and [`crate::finetune`].
 
+use super::guard::Raw;
 use super::shards::Shards;
 use crate::model::Noise;
 use crate::random::{Stream, shuffled};
-use crate::run::{At, EventSender, RunFolder};
+use crate::run::{At, Control, EventSender, RunFolder, disk};
 use anyhow::Result;
 use burn::module::Module;
 use burn::prelude::*;
@@ -24,6 +25,12 @@ pub trait Source: Send + Sync {
 
     /// Makes the batch of some positions. Depends on nothing but its arguments.
     fn prepare(&self, epoch: u64, positions: &[usize]) -> Result<Self::Batch>;
+
+    /// What the faces at some positions are called.
+    fn names(&self, positions: &[usize]) -> Vec<String>;
+
+    /// A batch as it is uploaded, to be looked into.
+    fn raw(&self, batch: &Self::Batch) -> Vec<Raw>;
 }
 
 /// One forward pass of one shard.
@@ -54,7 +61,15 @@ pub struct EpochEnd<'a> {
     pub at: &'a At,
     pub folder: &'a RunFolder,
     pub events: &'a EventSender,
+    pub control: &'a Control,
     pub shards: &'a Shards,
+}
+
+impl EpochEnd<'_> {
+    /// Does work that writes, see [`disk::with_room`].
+    pub fn with_room<T>(&self, work: impl FnMut() -> Result<T>) -> Result<T> {
+        disk::with_room(self.events, self.control, self.at, work)
+    }
 }
 
 /// A training objective.
@@ -96,8 +111,16 @@ pub trait Objective: Sync {
     /// Learns from the responses of one optimiser step: `positions` and `responses` (`[n, C]`) in batch order.
     fn after_step(&mut self, _epoch: u64, _positions: &[usize], _responses: &[f32]) {}
 
-    /// Emits what an epoch has to tell; `model` is in evaluation form.
-    fn end_epoch(&mut self, model: &Self::Model, end: EpochEnd) -> Result<()>;
+    /// A step was left out, for its gradient was not finite.
+    fn left_out(&mut self) {}
+
+    /// Emits what an epoch has to tell, after all that may take long; `model` is in evaluation form. Gives the accuracy on the validation
+    /// split, where it was measured.
+    ///
+    /// # Errors
+    /// [`Stopped`](crate::run::Stopped) where the run is asked to stop; nothing has been told then, and the same end of the epoch can be
+    /// asked for again once [`Objective::restore`] has put back what stood before.
+    fn end_epoch(&mut self, model: &Self::Model, end: EpochEnd) -> Result<Option<f64>>;
 
     /// State beyond the model that a checkpoint must keep, as named blobs.
     fn state(&self) -> Vec<(String, Vec<u8>)> {

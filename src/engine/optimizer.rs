@@ -2,8 +2,6 @@
 //! clipping by the global norm of the gradient.
 
 use super::precision::{LossScale, Precision};
-use super::read_values;
-use anyhow::Result;
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
@@ -33,15 +31,6 @@ pub struct Optimizer {
     clip: f64,
     /// Where gradients come multiplied.
     scale: Option<LossScale>,
-}
-
-/// A step of the optimiser.
-pub struct Update<M> {
-    pub model: M,
-    /// Of the gradient, before clipping, `[1]`.
-    pub norm: Option<Tensor<1>>,
-    /// Gradients overflowed: the model is as it was, and the loss is scaled less from now on.
-    pub skipped: bool,
 }
 
 /// Paths, ids and ranks of all parameters.
@@ -119,46 +108,30 @@ impl Optimizer {
         self.scale.map_or(1.0, |scale| scale.value)
     }
 
-    /// One step at `rate`, by gradients that are multiplied by [`Optimizer::loss_factor`].
-    ///
-    /// # Errors
-    /// With a scale: when the device cannot be read, or gradients overflow under any scale.
-    pub fn step<M: Module>(&mut self, model: M, gradients: GradientsParams, rate: f64) -> Result<Update<M>> {
-        let mut norm = gradient_norm(&model, &gradients);
-        let mut factor = None;
-        if let (Some(scale), Some(scaled)) = (&mut self.scale, &norm) {
-            // The one value that a step in half precision waits for: whether the step is taken depends on it.
-            if !read_values(scaled.clone())?[0].is_finite() {
-                scale.overflowed()?;
-                return Ok(Update { model, norm: None, skipped: true });
-            }
-            factor = Some(Tensor::full([1], 1.0 / scale.value, &scaled.device()));
-            norm = Some(scaled.clone().div_scalar(scale.value));
+    /// One step at `rate`, by gradients that are multiplied by [`Optimizer::loss_factor`]; `norm`: their length without that factor.
+    pub fn step<M: Module>(&mut self, model: M, gradients: GradientsParams, norm: f64, rate: f64) -> M {
+        let clip = if self.clip > 0.0 { (self.clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
+        let factor = clip / f64::from(self.loss_factor());
+        let gradients = if factor == 1.0 {
+            gradients
+        } else {
+            let mut scaled = Scale { gradients, factor: factor as f32 };
+            model.visit(&mut scaled);
+            scaled.gradients
+        };
+        if let Some(scale) = &mut self.scale {
             scale.fitted();
         }
-        if let Some(norm) = &norm
-            && self.clip > 0.0
-        {
-            // min(1, clip / norm), on the device: nothing is read back.
-            let clip = norm.clone().add_scalar(1e-6).recip().mul_scalar(self.clip).clamp_max(1.0);
-            factor = Some(match factor {
-                Some(factor) => factor * clip,
-                None => clip,
-            });
-        }
-        let gradients = match factor {
-            Some(scale) => {
-                let mut scaled = Scale { gradients, scale };
-                model.visit(&mut scaled);
-                scaled.gradients
-            }
-            None => gradients,
-        };
         let mut rates = ModuleLrScheduler::new(rate);
         for (factor, group) in &self.layers {
             rates = rates.with_group(group.clone(), rate * factor);
         }
-        Ok(Update { model: self.inner.step(rates.step(), model, gradients), norm, skipped: false })
+        self.inner.step(rates.step(), model, gradients)
+    }
+
+    /// After gradients that are not finite: whether the loss was scaled so much that this may be why. It is scaled less from now on.
+    pub fn overflowed(&mut self) -> bool {
+        self.scale.as_mut().is_some_and(LossScale::overflowed)
     }
 
     pub fn to_bytes(&self) -> std::result::Result<Vec<u8>, String> {
@@ -198,14 +171,13 @@ impl ModuleVisitor for SquaredNorm<'_> {
 
 struct Scale {
     gradients: GradientsParams,
-    scale: Tensor<1>,
+    factor: f32,
 }
 
 impl ModuleVisitor for Scale {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(g) = self.gradients.remove::<D>(param.id) {
-            let scale = self.scale.clone().reshape([1; D]);
-            self.gradients.register(param.id, g * scale);
+            self.gradients.register(param.id, g.mul_scalar(self.factor));
         }
     }
 }

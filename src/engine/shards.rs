@@ -8,6 +8,7 @@ use super::objective::{Objective, Pass, Shard, Source};
 use super::precision::Precision;
 use crate::model::Noise;
 use crate::random::Streams;
+use crate::run::Control;
 use anyhow::{Context, Result};
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
@@ -19,6 +20,8 @@ pub struct Shards {
     /// Empty: everything runs on the calling thread.
     pools: Vec<ThreadPool>,
     precision: Precision,
+    /// Asks work of many parts to stop.
+    control: Control,
 }
 
 /// What one step's passes gave.
@@ -55,13 +58,27 @@ impl Shards {
         } else {
             Vec::new()
         };
-        Ok(Self { pools, precision: Precision::default() })
+        Ok(Self { pools, precision: Precision::default(), control: Control::default() })
     }
 
     /// The same threads, training in another precision.
     #[must_use]
     pub fn in_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }
+    }
+
+    /// The same threads, under somebody's control.
+    #[must_use]
+    pub fn under(self, control: Control) -> Self {
+        Self { control, ..self }
+    }
+
+    /// For work of many parts, between two of them.
+    ///
+    /// # Errors
+    /// [`Stopped`](crate::run::Stopped) where it is to stop.
+    pub fn go_on(&self) -> Result<()> {
+        self.control.go_on()
     }
 
     pub fn precision(&self) -> Precision {
@@ -98,6 +115,9 @@ impl Shards {
     }
 
     /// Forward and backward over all parts of a step; gradients come out multiplied by `scale`.
+    ///
+    /// # Errors
+    /// [`Stopped`](crate::run::Stopped) where that is asked for while parts are left that nobody has begun.
     pub fn gradients<O: Objective>(
         &self,
         objective: &O,
@@ -106,23 +126,27 @@ impl Shards {
         position: Position,
         scale: f32,
         device: &Device,
-    ) -> StepGradients {
+    ) -> Result<StepGradients> {
         let total: f64 = parts.iter().map(|b| objective.weight(b)).sum();
         // Threads must not share graph nodes: each part differentiates its own leaves over the same memory.
         let own = !self.pools.is_empty() || self.precision == Precision::Mixed;
-        let passes = self.map(parts, |i, batch| {
+        let passes = self.map(parts, |i, batch| -> Result<_> {
+            if i >= self.count() {
+                self.go_on()?;
+            }
             let model = if own { self.precision.leaves(model.clone()) } else { model.clone() };
             let mut noise = position.noise(i);
             let shard = Shard { share: objective.weight(batch) / total.max(f64::MIN_POSITIVE), first: i == 0 };
             let Pass { loss, response } = objective.forward(&model, batch, shard, &mut noise, device);
             let value = loss.clone().inner();
             let loss = if scale == 1.0 { loss } else { loss.mul_scalar(scale) };
-            (GradientsParams::from_grads(loss.backward(), &model), value, response)
+            Ok((GradientsParams::from_grads(loss.backward(), &model), value, response))
         });
         let mut accumulator = GradientsAccumulator::new();
         let mut loss: Option<Tensor<1>> = None;
         let mut responses = Vec::with_capacity(passes.len());
-        for (gradients, value, response) in passes {
+        for pass in passes {
+            let (gradients, value, response) = pass?;
             accumulator.accumulate(model, gradients);
             loss = Some(match loss {
                 Some(sum) => sum + value,
@@ -131,7 +155,7 @@ impl Shards {
             responses.push(response);
         }
         let loss = loss.unwrap_or_else(|| Tensor::zeros([1], &device.clone()));
-        StepGradients { gradients: accumulator.grads(), loss, responses }
+        Ok(StepGradients { gradients: accumulator.grads(), loss, responses })
     }
 
     /// A second forward pass over the parts of a step, by the updated network and under the same random masks as the first.

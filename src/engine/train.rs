@@ -1,33 +1,36 @@
 //! The training loop.
 
+use super::fit::{Fit, Passed};
+use super::guard::{Evidence, Guard, Verdict};
+use super::interval::{Interval, Sums};
 use super::loader;
 use super::memory;
 use super::objective::{EpochEnd, Objective, Source};
-use super::optimizer::{Optimizer, OptimizerConfig, Update, gradient_norm};
+use super::optimizer::{Optimizer, OptimizerConfig};
 use super::precision::LossScale;
 use super::read_values;
 use super::schedule::Schedule;
-use super::shards::{Position, Shards, StepGradients};
-use crate::failure;
+use super::shards::{Position, Shards};
 use crate::random::Streams;
-use crate::run::checkpoint::{self, Checkpoint, State};
-use crate::run::{At, Body, Control, EventSender, Level, Phase, RunFolder, Scalars};
+use crate::run::checkpoint::{self, Checkpoint, MODEL, State};
+use crate::run::{At, Body, Control, Event, EventSender, Level, Phase, RunFolder, Scalars, Stopped, disk, until_checkpoint};
 use anyhow::{Context, Result, bail};
-use burn::module::Module;
+use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::prelude::*;
 use burn::store::ModuleRecord;
 use burn::tensor::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// Batches that the loader keeps ready.
 pub const AHEAD: usize = 4;
-/// Name of a checkpoint's blob.
+/// Names of a checkpoint's blobs.
+const OPTIMIZER: &str = "optimizer.bpk";
 const LOSS_SCALE: &str = "loss_scale.json";
-/// Checkpoints kept of a stage that still runs.
-const KEEP: usize = 2;
+const PROGRESS: &str = "progress.json";
 
 /// All that a stage's training needs to know.
 pub struct Plan<'a> {
@@ -42,6 +45,10 @@ pub struct Plan<'a> {
     pub optimizer: OptimizerConfig,
     pub log_every: u64,
     pub checkpoint_every: u64,
+    /// Epochs between checkpoints that are kept for good; 0: none.
+    pub keep_every: u64,
+    /// Steps in a row that are not finite after which training goes back.
+    pub bad_steps: u64,
     pub workers: usize,
     pub streams: Streams,
     /// The device that training tensors live on, with differentiation.
@@ -63,7 +70,7 @@ pub struct Plan<'a> {
 /// How training ended.
 pub enum Ended<M> {
     Done(M),
-    /// Stopped on request after a step; the checkpoint is written.
+    /// Stopped on request; the checkpoint is written.
     Interrupted,
 }
 
@@ -94,19 +101,19 @@ pub struct Place<'a> {
     pub device: &'a Device,
 }
 
-/// What an optimiser step leaves beside the model, still on the device: the loss and the gradient's norm, `[1]` each.
+/// What an optimiser step leaves beside the model.
 pub struct Stepped<M> {
     pub model: M,
-    pub loss: Tensor<1>,
-    pub norm: Option<Tensor<1>>,
-    /// Gradients overflowed half precision: nothing was learned, not from the responses either.
-    pub skipped: bool,
+    pub loss: f64,
+    /// Of the gradient, before clipping.
+    pub norm: f64,
 }
 
-/// One optimiser step: forward and backward over all parts, the update at `rate`, and what the objective learns from the responses.
+/// One optimiser step: forward and backward over all parts, the update at `rate`, and what the objective learns from the responses. A step
+/// that overflows half precision changes nothing but the scale of the loss.
 ///
 /// # Errors
-/// When the device cannot be read, or gradients are not finite under any scale of the loss.
+/// When the device cannot be read, or the loss or gradient is not finite for another reason.
 pub fn step<O: Objective>(
     objective: &mut O,
     model: O::Model,
@@ -116,8 +123,15 @@ pub fn step<O: Objective>(
     here: Position,
     place: Place,
 ) -> Result<Stepped<O::Model>> {
-    let pass = place.shards.gradients(&*objective, &model, &loaded.parts, here, optimizer.loss_factor(), place.device);
-    update(objective, model, optimizer, loaded, pass, rate, here, place)
+    let pass = Passed::over(&*objective, &model, optimizer.loss_factor(), &loaded.parts, here, place)?;
+    let (loss, norm) = (pass.loss, pass.norm);
+    if !pass.is_finite() {
+        if optimizer.overflowed() {
+            return Ok(Stepped { model, loss, norm });
+        }
+        bail!("not finite: loss {loss}, gradient norm {norm}");
+    }
+    Ok(Stepped { model: update(objective, model, optimizer, loaded, pass, rate, here, place)?, loss, norm })
 }
 
 /// The second half of [`step`].
@@ -127,160 +141,62 @@ fn update<O: Objective>(
     model: O::Model,
     optimizer: &mut Optimizer,
     loaded: &Loaded<<O::Source as Source>::Batch>,
-    pass: StepGradients,
+    pass: Passed,
     rate: f64,
     here: Position,
     Place { shards, device }: Place,
-) -> Result<Stepped<O::Model>> {
-    let parts = &loaded.parts;
-    let Update { model, norm, skipped } = optimizer.step(model, pass.gradients, rate)?;
-    if skipped {
-        return Ok(Stepped { model, loss: pass.loss, norm, skipped });
-    }
-    let responses = if objective.refreshes() { shards.responses(&*objective, &model, parts, here, device) } else { pass.responses };
+) -> Result<O::Model> {
+    let model = optimizer.step(model, pass.gradients, pass.norm, rate);
+    let refresh = objective.refreshes();
+    let responses = if refresh { shards.responses(&*objective, &model, &loaded.parts, here, device) } else { pass.responses };
     let responses = read_responses(responses)?;
     if !responses.is_empty() {
         objective.after_step(loaded.epoch, &loaded.positions, &responses);
     }
-    Ok(Stepped { model, loss: pass.loss, norm, skipped })
+    Ok(model)
 }
 
-/// How small the parts of a batch are cut: smaller where the device had no memory for them.
-struct Fit {
-    /// Parts in turn, beside those of the shards.
-    accumulate: AtomicUsize,
-    /// Steps in which the device is waited for, because it tells only then that it had no memory.
-    watched: AtomicU64,
+/// Of a checkpoint: where the loop stood within its interval, and how it has fared.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Progress {
+    interval: Sums,
+    guard: Guard,
 }
 
-/// A device takes as much memory as it will ever take in its first few steps. One that lacks it later, because of other programs, ends the
-/// run, which can be resumed.
-const WATCHED: u64 = 3;
-
-impl Fit {
-    fn new(accumulate: usize) -> Self {
-        Self { accumulate: AtomicUsize::new(accumulate.max(1)), watched: AtomicU64::new(WATCHED) }
-    }
-
-    fn parts(&self, shards: &Shards) -> usize {
-        shards.count() * self.accumulate.load(Ordering::Relaxed)
-    }
-
-    /// Half as large from now on.
-    fn halve(&self) {
-        self.accumulate.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(2 * n)).ok();
-        self.watched.store(WATCHED, Ordering::Relaxed);
-    }
-
-    /// Forward and backward over a batch; where there is no memory for its parts, over smaller ones, of which the batch then is made.
-    #[expect(clippy::too_many_arguments)]
-    fn gradients<O: Objective>(
-        &self,
-        objective: &O,
-        model: &O::Model,
-        factor: f32,
-        loaded: &mut Loaded<<O::Source as Source>::Batch>,
-        here: Position,
-        Place { shards, device }: Place,
-        mut tell: impl FnMut(String),
-    ) -> Result<StepGradients> {
-        loop {
-            let pass = survive(|| {
-                let pass = shards.gradients(objective, model, &loaded.parts, here, factor, device);
-                if self.watched.load(Ordering::Relaxed) > 0
-                    && let Some(norm) = gradient_norm(model, &pass.gradients)
-                {
-                    read_values(norm)?;
-                }
-                Ok(pass)
-            });
-            let error = match pass {
-                Ok(pass) => {
-                    self.watched.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(1))).ok();
-                    return Ok(pass);
-                }
-                Err(error) => error,
-            };
-            if !is_out_of_memory(&error) || loaded.parts.len() >= loaded.positions.len() {
-                return Err(error);
-            }
-            device.memory_cleanup();
-            self.halve();
-            *loaded = Loaded::prepare(&*objective.source(), loaded.epoch, &loaded.positions, self.parts(shards))?;
-            let at_once = loaded.positions.len().div_ceil(loaded.parts.len()) * shards.count();
-            tell(format!("the device had no memory for this step: from now on {at_once} faces at once, the batch stays what it is"));
-        }
-    }
-}
-
-/// The work's result; a panic of the tensor library is an error.
-fn survive<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let _quiet = failure::expect_panics();
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|panic| Err(anyhow::anyhow!("the tensor library gave up: {}", failure::panic_text(&*panic))))
-}
-
-/// Whether a device said so, in the words of wgpu, Vulkan or burn's allocator.
-fn is_out_of_memory(error: &anyhow::Error) -> bool {
-    let text = format!("{error:#}").to_lowercase();
-    ["out of memory", "out of device memory", "outofmemory", "out_of_device_memory"].iter().any(|words| text.contains(words))
-}
-
-/// Sums since the last progress event, kept on the device until they are read.
-#[derive(Default)]
-struct Interval {
-    loss: Option<Tensor<1>>,
-    norm: Option<Tensor<1>>,
+/// A stage under way.
+struct Training<'a, O: Objective> {
+    objective: &'a mut O,
+    plan: &'a Plan<'a>,
+    /// None while it is inside a step.
+    model: Option<O::Model>,
+    optimizer: Optimizer,
+    interval: Interval,
+    guard: Guard,
+    /// Steps done.
+    step: u64,
+    /// All steps of the epoch are done, but it has not been ended.
+    epoch_open: bool,
     steps: u64,
-    faces: u64,
-    since: Option<Instant>,
+    per_epoch: u64,
+    /// Makes the model as it is at the beginning: what training goes back to as long as nothing is on the disk.
+    fresh: &'a dyn Fn() -> Result<O::Model>,
+    /// The objective's state at the beginning.
+    blank: Vec<(String, Vec<u8>)>,
 }
 
-impl Interval {
-    fn add(&mut self, loss: Tensor<1>, norm: Option<Tensor<1>>, faces: usize) {
-        let sum = |old: Option<Tensor<1>>, new: Tensor<1>| match old {
-            Some(old) => old + new,
-            None => new,
-        };
-        self.loss = Some(sum(self.loss.take(), loss));
-        if let Some(norm) = norm {
-            self.norm = Some(sum(self.norm.take(), norm));
-        }
-        self.steps += 1;
-        self.faces += faces as u64;
-    }
-
-    /// Waits until the device has done the steps so far.
-    fn wait(&self) -> Result<()> {
-        self.loss.clone().map_or(Ok(()), |loss| read_values(loss).map(|_| ()))
-    }
-
-    /// A step that taught nothing still took its time.
-    fn skip(&mut self, faces: usize) {
-        self.faces += faces as u64;
-    }
-
-    /// Mean loss, mean gradient norm and faces per second: one read from the device. None where every step was left out.
-    fn read_and_reset(&mut self) -> Result<Option<(f64, f64, f64)>> {
-        if self.loss.is_none() {
-            return Ok(None);
-        }
-        let zero = || self.loss.as_ref().map(|l| l.zeros_like());
-        let parts: Vec<Tensor<1>> = [self.loss.clone(), self.norm.clone().or_else(zero)].into_iter().flatten().collect();
-        let values = read_values(Tensor::cat(parts, 0))?;
-        let seconds = self.since.map_or(f64::NAN, |t| t.elapsed().as_secs_f64());
-        let n = self.steps as f64;
-        let out = (f64::from(values[0]) / n, f64::from(values[1]) / n, self.faces as f64 / seconds);
-        *self = Self { since: Some(Instant::now()), ..Self::default() };
-        Ok(Some(out))
-    }
+/// What a step was.
+enum Outcome {
+    Learned,
+    LeftOut,
+    WentBack,
 }
 
-/// Trains `model` on `objective` and returns it, or stops at an interrupt with a checkpoint.
+/// Trains the model that `fresh` makes on `objective` and returns it, or stops at an interrupt with a checkpoint. `fresh` makes the same model
+/// whenever it is called.
 ///
 /// # Errors
-/// Unreadable data, a full disk, a loss that is not finite, a checkpoint that belongs to something else.
-pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) -> Result<Ended<O::Model>> {
+/// Unreadable data, a disk that fails, a loss that is not finite whatever is done about it, a checkpoint that belongs to something else.
+pub fn train<O: Objective>(objective: &mut O, fresh: &dyn Fn() -> Result<O::Model>, plan: &Plan) -> Result<Ended<O::Model>> {
     let source = objective.source();
     let faces = source.faces();
     let batch = plan.batch.min(faces);
@@ -290,143 +206,354 @@ pub fn train<O: Objective>(objective: &mut O, mut model: O::Model, plan: &Plan) 
     }
     let steps = per_epoch * plan.epochs;
     let schedule = Schedule { peak: plan.peak_rate, floor: plan.floor_rate, warmup_steps: plan.warmup_epochs * per_epoch as f64, steps };
-    let precision = plan.shards.precision();
-    let mut optimizer = Optimizer::new(&model, &plan.optimizer).in_precision(precision, LossScale::default());
-    let name = plan.state.stage.clone();
-    let mut step = 0;
-    if plan.resume
-        && let Some((path, saved)) = checkpoint::newest(plan.folder, &name, |text| warn(plan, text))?
-    {
-        if saved.state.steps != steps {
-            bail!("{} belongs to a stage of {} steps, this one has {steps}", path.display(), saved.state.steps);
-        }
-        model = load_model(model, &saved)?;
-        // Groups hold parameter ids, and the saved parameters brought their own.
-        let scale = saved.blobs.iter().find(|(name, _)| name == LOSS_SCALE).map(|(_, bytes)| serde_json::from_slice(bytes));
-        let scale = scale.transpose().with_context(|| format!("{}: {LOSS_SCALE}", path.display()))?;
-        optimizer = Optimizer::new(&model, &plan.optimizer)
-            .in_precision(precision, scale.unwrap_or_default())
-            .restore(saved.blob("optimizer.bpk")?.to_vec())
-            .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
-        objective.restore(&saved.blobs).with_context(|| format!("{}", path.display()))?;
-        step = saved.state.step;
-    }
-    plan.events.emit(
-        &plan.at.step(step, step as f64 / per_epoch as f64),
-        Body::StageStarted { steps, epochs: plan.epochs as f64, batch: batch as u64, faces: faces as u64 },
-    );
+    let mut t = Training::new(objective, fresh, plan, steps, per_epoch)?;
+    let begin = Body::StageStarted { steps, epochs: plan.epochs as f64, batch: batch as u64, faces: faces as u64 };
+    plan.events.emit(&t.at(), begin.clone());
     let began = Instant::now();
-    let mut interval = Interval { since: Some(began), ..Interval::default() };
     let mut compiling = plan.compiles.then(Instant::now);
     if compiling.is_some() {
-        plan.events.emit(&plan.at.step(step, step as f64 / per_epoch as f64), Body::Phase { name: Phase::Compile, elapsed: None });
+        plan.events.emit(&t.at(), Body::Phase { name: Phase::Compile, elapsed: None });
     }
     let fit = Fit::new(plan.accumulate);
-    // The model moves into each step and back out.
-    let mut slot = Some(model);
-    while step < steps {
-        let epoch = step / per_epoch;
+    while t.step < steps || t.epoch_open {
+        let epoch = if t.epoch_open { t.step / per_epoch - 1 } else { t.step / per_epoch };
         let order = source.order(&mut plan.streams.at(&format!("order/{}", plan.kind), &[epoch]));
         let make = |item: usize| -> Result<Loaded<<O::Source as Source>::Batch>> {
             Loaded::prepare(&*source, epoch, &order[item * batch..(item + 1) * batch], fit.parts(plan.shards))
         };
-        let first = (step % per_epoch) as usize;
-        let mut interrupted = false;
-        loader::ahead(first..per_epoch as usize, plan.workers, AHEAD, make, |_, made| {
-            let mut loaded = made?;
-            let here = Position { streams: plan.streams, stage: plan.kind, step };
-            let place = Place { shards: plan.shards, device: plan.device };
-            let doing = || format!("step {} of {name}", step + 1);
-            let tell = |text| warn(plan, text);
-            let model = slot.as_ref().context("the model is inside a step")?;
-            let factor = optimizer.loss_factor();
-            let pass = fit.gradients(objective, model, factor, &mut loaded, here, place, tell).with_context(doing)?;
-            let model = slot.take().context("the model is inside a step")?;
-            let stepped = update(objective, model, &mut optimizer, &loaded, pass, schedule.rate(step), here, place);
-            let Stepped { model, loss, norm, skipped } = stepped.with_context(doing)?;
-            slot = Some(model);
-            step += 1;
-            if skipped {
-                interval.skip(loaded.positions.len());
-                let factor = optimizer.loss_factor();
-                let text =
-                    format!("step {step} of {name} left out: gradients overflowed half precision; the loss is now scaled by {factor}");
-                plan.events.emit(&plan.at.step(step, step as f64 / per_epoch as f64), Body::Message { level: Level::Info, text });
-            } else {
-                interval.add(loss, norm, loaded.positions.len());
+        let first = if t.epoch_open { per_epoch } else { t.step % per_epoch };
+        let mut went_back = false;
+        let ended = loader::ahead(first as usize..per_epoch as usize, plan.workers, AHEAD, make, |_, made| {
+            plan.control.go_on()?;
+            let rate = schedule.rate(t.step);
+            match t.take(made?, rate, &fit).with_context(|| format!("step {} of {}", t.step + 1, plan.state.stage))? {
+                Outcome::WentBack => {
+                    went_back = true;
+                    return Ok(ControlFlow::Break(()));
+                }
+                Outcome::Learned | Outcome::LeftOut => {}
             }
             if let Some(began) = compiling.take() {
-                interval.wait()?;
                 let elapsed = Some(began.elapsed().as_secs_f64());
-                plan.events.emit(&plan.at.step(step, step as f64 / per_epoch as f64), Body::Phase { name: Phase::Compile, elapsed });
+                plan.events.emit(&t.at(), Body::Phase { name: Phase::Compile, elapsed });
             }
-            if step.is_multiple_of(plan.log_every) || step == steps {
-                log(&mut interval, plan, step, per_epoch, schedule.rate(step - 1), optimizer.scale())?;
+            if t.step.is_multiple_of(plan.log_every) || t.step == steps {
+                t.log(rate);
             }
-            let at = plan.at.step(step, step as f64 / per_epoch as f64);
             // At the end of an epoch there is more to tell before there is something to save.
-            if !step.is_multiple_of(per_epoch) && plan.control.take_save() {
-                let model = slot.as_ref().context("the model is inside a step")?;
-                save(objective, model, &optimizer, plan, step, steps, &at)?;
+            if !t.step.is_multiple_of(per_epoch) {
+                if plan.control.take_save() {
+                    t.save(None)?;
+                }
+                t.hold()?;
             }
-            if plan.control.paused() {
-                let held = Instant::now();
-                plan.events.phase(&at, Phase::Pause, || plan.control.wait());
-                interval.since = interval.since.map(|since| since + held.elapsed());
+            Ok(ControlFlow::Continue(()))
+        });
+        match ended {
+            Ok(()) if went_back => {
+                // What was told of the stage's beginning has been taken back with the rest.
+                if t.step == 0 {
+                    plan.events.emit(&t.at(), begin.clone());
+                }
+                continue;
             }
-            interrupted = plan.control.stopping();
-            Ok(if interrupted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            // An interrupt on its last step, or while it is measured, leaves the epoch open: a resume ends it as if nothing had been.
+            Ok(()) => t.epoch_open = true,
+            Err(error) if error.is::<Stopped>() => {
+                plan.control.end();
+                t.save(None)?;
+                return Ok(Ended::Interrupted);
+            }
+            Err(error) => return Err(error),
+        }
+        if let ControlFlow::Break(()) = t.end_epoch(epoch)? {
+            return Ok(Ended::Interrupted);
+        }
+    }
+    plan.events.emit(&plan.at.step(t.step, plan.epochs as f64), Body::StageFinished { elapsed: began.elapsed().as_secs_f64() });
+    t.retain(1)?;
+    Ok(Ended::Done(t.model.take().context("the model is inside a step")?))
+}
+
+impl<'a, O: Objective> Training<'a, O> {
+    fn new(objective: &'a mut O, fresh: &'a dyn Fn() -> Result<O::Model>, plan: &'a Plan, steps: u64, per_epoch: u64) -> Result<Self> {
+        let blank = objective.state();
+        let model = plan.events.phase(&plan.at, Phase::Load, fresh)?.map(&mut Named::default());
+        let optimizer = Optimizer::new(&model, &plan.optimizer).in_precision(plan.shards.precision(), LossScale::default());
+        let (interval, guard) = (Interval::new(Sums::default()), Guard::default());
+        let (step, epoch_open, model) = (0, false, Some(model));
+        let mut t = Self { objective, plan, model, optimizer, interval, guard, step, epoch_open, steps, per_epoch, fresh, blank };
+        if plan.resume
+            && let Some((path, saved)) = checkpoint::newest(plan.folder, &plan.state.stage, |text| t.tell(Level::Warning, text))?
+        {
+            if saved.state.steps != steps {
+                bail!("{} belongs to a stage of {} steps, this one has {steps}", path.display(), saved.state.steps);
+            }
+            t.restore(&saved).with_context(|| path.display().to_string())?;
+        }
+        Ok(t)
+    }
+
+    fn at(&self) -> At {
+        self.plan.at.step(self.step, self.step as f64 / self.per_epoch as f64)
+    }
+
+    fn tell(&self, level: Level, text: String) {
+        self.plan.events.emit(&self.at(), Body::Message { level, text });
+    }
+
+    fn model(&self) -> Result<&O::Model> {
+        self.model.as_ref().context("the model is inside a step")
+    }
+
+    /// One step, taken, left out, or with those before it taken back.
+    fn take(&mut self, mut loaded: Loaded<<O::Source as Source>::Batch>, rate: f64, fit: &Fit) -> Result<Outcome> {
+        let plan = self.plan;
+        let here = Position { streams: plan.streams, stage: plan.kind, step: self.step };
+        let place = Place { shards: plan.shards, device: plan.device };
+        let rate = rate * self.guard.rate_factor();
+        let factor = self.optimizer.loss_factor();
+        let told = |text| self.tell(Level::Warning, text);
+        let pass = fit.passes(&*self.objective, self.model()?, factor, &mut loaded, here, place, told)?;
+        if pass.is_finite() {
+            let (loss, norm) = (pass.loss, pass.norm);
+            let model = self.model.take().context("the model is inside a step")?;
+            self.model = Some(update(self.objective, model, &mut self.optimizer, &loaded, pass, rate, here, place)?);
+            self.step += 1;
+            self.guard.good();
+            self.interval.add(loss, norm, loaded.positions.len());
+            return Ok(Outcome::Learned);
+        }
+        let name = format!("step {} of {}", self.step + 1, plan.state.stage);
+        if self.optimizer.overflowed() {
+            let factor = self.optimizer.loss_factor();
+            self.leave_out(&loaded);
+            self.tell(Level::Info, format!("{name} left out: gradients overflowed half precision; the loss is now scaled by {factor}"));
+            return Ok(Outcome::LeftOut);
+        }
+        let what = format!("loss {}, gradient norm {}", pass.loss, pass.norm);
+        match self.guard.bad(plan.bad_steps) {
+            Verdict::LeaveOut => {
+                self.leave_out(&loaded);
+                self.tell(Level::Warning, format!("{name} left out: {what}"));
+                Ok(Outcome::LeftOut)
+            }
+            Verdict::GoBack => {
+                let from = self.step + 1;
+                self.go_back().with_context(|| format!("going back, for {what}"))?;
+                let (row, stage, rate) = (plan.bad_steps, &plan.state.stage, self.guard.rate_factor());
+                let text = format!(
+                    "{row} steps of {stage} up to {from} were not finite ({what}): back to step {}, with {rate:.3} of the learning rate",
+                    self.step
+                );
+                self.tell(Level::Warning, text);
+                Ok(Outcome::WentBack)
+            }
+            Verdict::GiveUp => {
+                let bad = pass.bad_tensors(self.model()?)?;
+                let (stage, step, epoch) = (plan.state.stage.as_str(), self.step + 1, loaded.epoch);
+                let evidence = Evidence { stage, step, epoch, rate, loss: pass.loss, norm: pass.norm, bad: &bad };
+                evidence.write(plan.folder, &*self.objective.source(), &loaded.positions, &loaded.parts)?;
+                let section = if plan.kind == "pretrain" { "pretrain" } else { "finetune" };
+                bail!(
+                    "training diverged, also at {:.3} of the learning rate: {what}, first bad tensor: {}; the batch and its faces are in {}; \
+                     lower {section}.lr, set {section}.clip{} (the newest checkpoint is in {})",
+                    self.guard.rate_factor(),
+                    bad.first().map_or("none but the loss", String::as_str),
+                    plan.folder.fault().display(),
+                    if self.optimizer.scale().is_some() { " or take --precision f32" } else { "" },
+                    plan.folder.checkpoints().display()
+                );
+            }
+        }
+    }
+
+    fn leave_out(&mut self, loaded: &Loaded<<O::Source as Source>::Batch>) {
+        self.objective.left_out();
+        self.interval.skip(loaded.positions.len());
+        self.step += 1;
+    }
+
+    /// Back to the newest checkpoint from before the steps that are not finite. What was told since is taken back, as at a resume.
+    fn go_back(&mut self) -> Result<()> {
+        let plan = self.plan;
+        let guard = self.guard;
+        let mut newer = Vec::new();
+        let mut good: Option<(PathBuf, Checkpoint)> = None;
+        for path in checkpoint::list(plan.folder, &plan.state.stage)?.into_iter().rev() {
+            match Checkpoint::read(&path) {
+                Ok(saved) if progress(&saved)?.guard.in_a_row == 0 => {
+                    good = Some((path, saved));
+                    break;
+                }
+                _ => newer.push(path),
+            }
+        }
+        match good {
+            Some((path, saved)) => {
+                self.restore(&saved).with_context(|| path.display().to_string())?;
+                plan.events.take_back(until_checkpoint(&checkpoint::event_path(&path)))?;
+            }
+            None => {
+                let model = (self.fresh)()?.map(&mut Named::default());
+                self.optimizer = Optimizer::new(&model, &plan.optimizer).in_precision(plan.shards.precision(), LossScale::default());
+                self.objective.restore(&self.blank)?;
+                (self.model, self.step, self.epoch_open, self.guard) = (Some(model), 0, false, Guard::default());
+                self.interval = Interval::new(Sums::default());
+                plan.events.take_back(until_stage(&plan.at))?;
+            }
+        }
+        for path in newer {
+            std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+        }
+        self.guard = guard.gone_back(self.guard);
+        Ok(())
+    }
+
+    fn restore(&mut self, saved: &Checkpoint) -> Result<()> {
+        let plan = self.plan;
+        let model = load_model(self.model.take().context("the model is inside a step")?, saved)?;
+        let scale = saved.blobs.iter().find(|(name, _)| name == LOSS_SCALE).map(|(_, bytes)| serde_json::from_slice(bytes));
+        let scale = scale.transpose().context(LOSS_SCALE)?;
+        // Groups hold parameter ids, and the saved parameters brought their own.
+        self.optimizer = Optimizer::new(&model, &plan.optimizer)
+            .in_precision(plan.shards.precision(), scale.unwrap_or_default())
+            .restore(saved.blob(OPTIMIZER)?.to_vec())
+            .map_err(anyhow::Error::msg)?;
+        self.model = Some(model);
+        self.objective.restore(&saved.blobs)?;
+        let Progress { interval, guard } = progress(saved)?;
+        (self.interval, self.guard) = (Interval::new(interval), guard);
+        (self.step, self.epoch_open) = (saved.state.step, saved.state.epoch_open);
+        Ok(())
+    }
+
+    /// What there is to tell since the last reading.
+    fn log(&mut self, rate: f64) {
+        let Some(means) = self.interval.read() else { return };
+        let rate = rate * self.guard.rate_factor();
+        let mut scalars = Scalars::from([("loss", means.loss), ("lr", rate), ("grad_norm", means.norm), ("faces_per_second", means.speed)]);
+        if let Some(scale) = self.optimizer.scale() {
+            scalars.set("loss_scale", f64::from(scale.value));
+        }
+        if self.guard.left_out > 0 {
+            scalars.set("steps_left_out", self.guard.left_out as f64);
+        }
+        if let Some(bytes) = memory::reserved(self.plan.device) {
+            scalars.set("memory_bytes", bytes as f64);
+        }
+        self.plan.events.emit(&self.at(), Body::Scalars(scalars));
+    }
+
+    /// Holds still where a person or a full disk asks for it.
+    fn hold(&mut self) -> Result<()> {
+        let Plan { control, events, .. } = self.plan;
+        let held = Instant::now();
+        if control.paused() {
+            events.phase(&self.at(), Phase::Pause, || control.wait());
+            self.interval.held(held.elapsed().as_secs_f64());
+        }
+        if let Some(seconds) = disk::wait_for_events(events, control, &self.at())? {
+            self.interval.held(seconds);
+        }
+        Ok(())
+    }
+
+    /// Tells and measures what an epoch (from 0) ends with, and saves what is due. Breaks off at an interrupt.
+    fn end_epoch(&mut self, epoch: u64) -> Result<ControlFlow<()>> {
+        let plan = self.plan;
+        let at = self.at();
+        let last = self.step == self.steps;
+        let asked = plan.control.take_save();
+        let checkpoint = last || asked || plan.control.stopping() || (epoch + 1).is_multiple_of(plan.checkpoint_every);
+        // The reading of an interval ends with its epoch.
+        self.interval = Interval::new(Sums::default());
+        let before = self.objective.state();
+        let (events, shards, folder, control) = (plan.events, plan.shards, plan.folder, plan.control);
+        let end = EpochEnd { epoch: epoch + 1, last, checkpoint, at: &at, folder, events, control, shards };
+        let valid = self.model()?.valid();
+        match self.objective.end_epoch(&valid, end) {
+            Ok(score) => {
+                self.epoch_open = false;
+                if checkpoint {
+                    self.save(Some((epoch + 1, score)))?;
+                }
+            }
+            Err(error) if error.is::<Stopped>() => {
+                plan.control.end();
+                self.write(self.checkpoint(None, before)?)?;
+                return Ok(ControlFlow::Break(()));
+            }
+            Err(error) => return Err(error),
+        }
+        if !last && plan.control.stopping() {
+            plan.control.end();
+            if !checkpoint {
+                self.save(Some((epoch + 1, None)))?;
+            }
+            return Ok(ControlFlow::Break(()));
+        }
+        self.hold()?;
+        self.interval = Interval::new(Sums::default());
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Writes a checkpoint: of the end of an epoch with its score, or of a moment within one.
+    fn save(&mut self, ended: Option<(u64, Option<f64>)>) -> Result<()> {
+        let checkpoint = self.checkpoint(ended, self.objective.state())?;
+        self.write(checkpoint)
+    }
+
+    fn checkpoint(&self, ended: Option<(u64, Option<f64>)>, objective: Vec<(String, Vec<u8>)>) -> Result<Checkpoint> {
+        let progress = Progress { interval: self.interval.sums(), guard: self.guard };
+        let mut blobs = vec![
+            (MODEL.to_string(), model_bytes(self.model()?)?),
+            (OPTIMIZER.to_string(), self.optimizer.to_bytes().map_err(anyhow::Error::msg)?),
+            (PROGRESS.to_string(), serde_json::to_vec(&progress)?),
+        ];
+        if let Some(scale) = self.optimizer.scale() {
+            blobs.push((LOSS_SCALE.to_string(), serde_json::to_vec(&scale)?));
+        }
+        blobs.extend(objective);
+        let (step, steps, epoch_open) = (self.step, self.steps, self.epoch_open);
+        let (epoch, score) = (ended.map(|e| e.0), ended.and_then(|e| e.1));
+        Ok(Checkpoint::new(State { step, steps, epoch, epoch_open, score, ..self.plan.state.clone() }, blobs))
+    }
+
+    fn write(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        let Plan { folder, events, control, state, .. } = self.plan;
+        let at = self.at();
+        let path = folder.checkpoints().join(checkpoint::file_name(&state.stage, self.step));
+        events.phase(&at, Phase::Save, || {
+            disk::with_room(events, control, &at, || {
+                std::fs::create_dir_all(folder.checkpoints()).with_context(|| format!("creating {}", folder.checkpoints().display()))?;
+                checkpoint.write(&path)
+            })
         })?;
-        let model = slot.as_ref().context("the model is inside a step")?;
-        let at = plan.at.step(step, step as f64 / per_epoch as f64);
-        // An interrupt on the last step of an epoch still ends the epoch, so that a resumed run tells what an uninterrupted one tells.
-        if interrupted && !step.is_multiple_of(per_epoch) {
-            save(objective, model, &optimizer, plan, step, steps, &at)?;
-            return Ok(Ended::Interrupted);
-        }
-        let last = step == steps;
-        let checkpoint = last || interrupted || plan.control.take_save() || (epoch + 1).is_multiple_of(plan.checkpoint_every);
-        let end = EpochEnd { epoch: epoch + 1, last, checkpoint, at: &at, folder: plan.folder, events: plan.events, shards: plan.shards };
-        objective.end_epoch(&model.valid(), end)?;
-        if checkpoint {
-            save(objective, model, &optimizer, plan, step, steps, &at)?;
-        }
-        if interrupted && !last {
-            return Ok(Ended::Interrupted);
-        }
-        interval.since = Some(Instant::now());
-        (interval.faces, interval.steps, interval.loss, interval.norm) = (0, 0, None, None);
+        events.emit(&at, Body::Checkpoint { path: checkpoint::event_path(&path) });
+        self.retain(checkpoint::KEEP)
     }
-    plan.events.emit(&plan.at.step(step, plan.epochs as f64), Body::StageFinished { elapsed: began.elapsed().as_secs_f64() });
-    checkpoint::retain(plan.folder, &name, 1)?;
-    Ok(Ended::Done(slot.context("the model is inside a step")?))
+
+    /// Earlier checkpoints may go once the log, on the disk, knows of the last: a resume goes on from what the log knows.
+    fn retain(&self, keep: usize) -> Result<()> {
+        let Plan { folder, events, state, keep_every, .. } = self.plan;
+        if events.settle() { checkpoint::retain(folder, &state.stage, keep, *keep_every) } else { Ok(()) }
+    }
 }
 
-fn warn(plan: &Plan, text: String) {
-    plan.events.emit(&plan.at, Body::Message { level: Level::Warning, text });
+/// Where the loop stood; a checkpoint from before kept nothing of it.
+fn progress(saved: &Checkpoint) -> Result<Progress> {
+    let found = saved.blobs.iter().find(|(name, _)| name == PROGRESS);
+    Ok(found.map(|(_, bytes)| serde_json::from_slice(bytes)).transpose().context(PROGRESS)?.unwrap_or_default())
 }
 
-fn log(interval: &mut Interval, plan: &Plan, step: u64, per_epoch: u64, rate: f64, scale: Option<LossScale>) -> Result<()> {
-    let Some((loss, norm, speed)) = interval.read_and_reset()? else { return Ok(()) };
-    let at = plan.at.step(step, step as f64 / per_epoch as f64);
-    let mut scalars = Scalars::from([("loss", loss), ("lr", rate), ("grad_norm", norm), ("faces_per_second", speed)]);
-    if let Some(scale) = scale {
-        scalars.set("loss_scale", f64::from(scale.value));
+/// Keeps a log up to where a stage started.
+fn until_stage(at: &At) -> impl FnMut(&Event) -> bool + '_ {
+    let mut behind = false;
+    move |event| {
+        behind |= matches!(event.body, Body::StageStarted { .. }) && event.stage == at.stage && event.label == at.label;
+        !behind
     }
-    if let Some(bytes) = memory::reserved(plan.device) {
-        scalars.set("memory_bytes", bytes as f64);
-    }
-    plan.events.emit(&at, Body::Scalars(scalars));
-    if !loss.is_finite() || !norm.is_finite() {
-        let section = if plan.kind == "pretrain" { "pretrain" } else { "finetune" };
-        bail!(
-            "training diverged at step {step} of {}: loss {loss}, gradient norm {norm}; lower {section}.lr or set {section}.clip \
-             (the newest checkpoint is in {})",
-            plan.state.stage,
-            plan.folder.checkpoints().display()
-        );
-    }
-    Ok(())
 }
 
 fn read_responses(responses: Vec<Option<Tensor<2>>>) -> Result<Vec<f32>> {
@@ -437,25 +564,25 @@ fn read_responses(responses: Vec<Option<Tensor<2>>>) -> Result<Vec<f32>> {
     read_values(Tensor::cat(parts, 0))
 }
 
-fn save<O: Objective>(objective: &O, model: &O::Model, optimizer: &Optimizer, plan: &Plan, step: u64, steps: u64, at: &At) -> Result<()> {
-    let written = plan.events.phase(at, Phase::Save, || -> Result<String> {
-        let mut blobs = vec![
-            ("model.bpk".to_string(), model_bytes(model)?),
-            ("optimizer.bpk".to_string(), optimizer.to_bytes().map_err(anyhow::Error::msg)?),
-        ];
-        if let Some(scale) = optimizer.scale() {
-            blobs.push((LOSS_SCALE.to_string(), serde_json::to_vec(&scale)?));
-        }
-        blobs.extend(objective.state());
-        let state = State { step, steps, ..plan.state.clone() };
-        let file = checkpoint::file_name(&plan.state.stage, step);
-        std::fs::create_dir_all(plan.folder.checkpoints()).with_context(|| format!("creating {}", plan.folder.checkpoints().display()))?;
-        Checkpoint::new(state, blobs).write(&plan.folder.checkpoints().join(&file))?;
-        checkpoint::retain(plan.folder, &plan.state.stage, KEEP)?;
-        Ok(file)
-    })?;
-    plan.events.emit(at, Body::Checkpoint { path: format!("checkpoints/{written}") });
-    Ok(())
+/// Gives every parameter an id that follows from its path, instead of a random one: equal trainings leave equal bytes.
+#[derive(Default)]
+struct Named(Vec<String>);
+
+impl ModuleMapper for Named {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.0.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.0.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let hash: [u8; 32] = Sha256::digest(self.0.join(".")).into();
+        let mut param = param;
+        param.id = ParamId::from(u64::from_le_bytes(*hash.first_chunk().expect("32 bytes")));
+        param
+    }
 }
 
 /// The model's parameters with their ids, as burnpack bytes.
@@ -465,97 +592,8 @@ pub fn model_bytes<M: Module + Clone>(model: &M) -> Result<Vec<u8>> {
 
 /// Puts a checkpoint's parameters into a model of the same shape.
 pub fn load_model<M: Module>(model: M, checkpoint: &Checkpoint) -> Result<M> {
-    let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(checkpoint.blob("model.bpk")?.to_vec()));
+    let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(checkpoint.blob(MODEL)?.to_vec()));
     record
         .and_then(|record| model.try_load_record(record))
         .map_err(|e| anyhow::anyhow!("the saved weights do not fit the network that the settings describe: {e}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::objective::{Pass, Shard};
-    use crate::model::Noise;
-    use burn::nn::{Linear, LinearConfig};
-    use std::sync::Arc;
-
-    /// Faces are their positions.
-    struct Numbers(usize);
-
-    impl Source for Numbers {
-        type Batch = Vec<f32>;
-
-        fn faces(&self) -> usize {
-            self.0
-        }
-
-        fn prepare(&self, _epoch: u64, positions: &[usize]) -> Result<Vec<f32>> {
-            Ok(positions.iter().map(|&p| p as f32).collect())
-        }
-    }
-
-    /// On a device that has memory for so many faces at once.
-    struct Room {
-        faces: usize,
-        says: &'static str,
-    }
-
-    impl Objective for Room {
-        type Model = Linear;
-        type Source = Numbers;
-
-        fn source(&self) -> Arc<Numbers> {
-            Arc::new(Numbers(12))
-        }
-
-        fn weight(&self, batch: &Vec<f32>) -> f64 {
-            batch.len() as f64
-        }
-
-        fn forward(&self, model: &Linear, batch: &Vec<f32>, shard: Shard, _noise: &mut Noise, device: &Device) -> Pass {
-            assert!(batch.len() <= self.faces, "{}", self.says);
-            let x = Tensor::<2>::from_data(TensorData::new(batch.clone(), [batch.len(), 1]), device);
-            let loss = model.forward(x).square().mean().mul_scalar(shard.share as f32);
-            Pass { loss, response: None }
-        }
-
-        fn end_epoch(&mut self, _model: &Linear, _end: EpochEnd) -> Result<()> {
-            Ok(())
-        }
-    }
-
-    /// The weight's gradient, faces at once, and what was told.
-    fn gradient(room: &Room) -> Result<(Vec<f32>, usize, Vec<String>)> {
-        let device = Device::flex().autodiff();
-        let mut model = LinearConfig::new(1, 1).init(&device);
-        (model.weight, model.bias) = (model.weight.map(|w| Tensor::from_inner(w.ones_like().inner()).require_grad()), None);
-        let shards = Shards::new(2)?;
-        let fit = Fit::new(1);
-        let source = room.source();
-        let mut loaded = Loaded::prepare(&*source, 0, &(0..12).collect::<Vec<_>>(), fit.parts(&shards))?;
-        let here = Position { streams: Streams::new(0), stage: "test", step: 0 };
-        let mut told = Vec::new();
-        let place = Place { shards: &shards, device: &device };
-        let pass = fit.gradients(room, &model, 1.0, &mut loaded, here, place, |text| told.push(text))?;
-        let gradient = pass.gradients.get::<2>(model.weight.id).context("the weight's gradient")?;
-        Ok((read_values(gradient)?, loaded.parts[0].len(), told))
-    }
-
-    #[test]
-    fn without_memory_parts_are_halved_and_the_gradient_stays() {
-        let wgpu = "wgpu error: Out of Memory";
-        let (whole, at_once, told) = gradient(&Room { faces: 12, says: wgpu }).unwrap();
-        assert_eq!((at_once, told.len()), (6, 0));
-        for (faces, expected) in [(3, 3), (2, 2), (1, 1)] {
-            let (ours, at_once, told) = gradient(&Room { faces, says: wgpu }).unwrap();
-            assert_eq!(at_once, expected);
-            assert!(told.last().unwrap().contains(&format!("{} faces at once", 2 * expected)), "{told:?}");
-            assert!((ours[0] - whole[0]).abs() < 1e-3 * whole[0].abs(), "{ours:?} instead of {whole:?}");
-        }
-        // Not even one fits; and what is no lack of memory is told as it is.
-        let error = gradient(&Room { faces: 0, says: "out of device memory allocating 8 bytes" }).unwrap_err();
-        assert!(format!("{error:#}").contains("out of device memory"), "{error:#}");
-        let error = gradient(&Room { faces: 0, says: "an index is out of range" }).unwrap_err();
-        assert!(format!("{error:#}").contains("out of range"), "{error:#}");
-    }
 }

@@ -11,6 +11,7 @@ pub mod record;
 
 use crate::config::{self, Order, Settings};
 use crate::dataset::{Class, Pack, Split};
+use crate::engine::guard::Raw;
 use crate::engine::objective::{EpochEnd, Objective, Pass, Shard, Source};
 use crate::engine::shards::Shards;
 use crate::engine::{loader, read_values};
@@ -98,6 +99,15 @@ impl Source for LabelledFaces {
             }
         }
         Ok(FaceBatch { epoch, positions: positions.to_vec(), views })
+    }
+
+    fn names(&self, positions: &[usize]) -> Vec<String> {
+        positions.iter().map(|&position| self.pack.faces()[self.train[position]].id.clone()).collect()
+    }
+
+    fn raw(&self, batch: &FaceBatch) -> Vec<Raw> {
+        // The first view is the one that every objective has.
+        self.input.raw(&batch.views[0].crops)
     }
 }
 
@@ -213,24 +223,48 @@ impl Finetune {
         (!outcomes.is_empty()).then(|| outcomes.iter().filter(|o| **o).count() as f64 / outcomes.len() as f64)
     }
 
-    fn tell_confidences(&mut self, end: &EpochEnd) {
+    /// What is told of the confidences at the end of an epoch.
+    fn confidences(&self) -> Vec<Body> {
         let ambiguous = (0..self.table.len()).filter(|&i| self.table.is_ambiguous(i));
         // The rule of eq. 4, which also holds where revise.ema keeps rows from ever being exactly one-hot.
         let resolved = ambiguous.clone().filter(|&i| f64::from(self.table.decision(i).1) > self.settings.revise.theta).count() as u64;
-        let body = Body::Confidence {
+        let all = Body::Confidence {
             histogram: self.table.histogram(CONFIDENCE_BINS),
             resolved,
             ambiguous: ambiguous.count() as u64,
             flips: self.record.flips() as u64,
             recovered: self.recovered(),
         };
-        end.events.emit(end.at, body);
-        for &i in &self.watched {
+        let watched = |&i: &usize| {
             let face = &self.pack.faces()[self.source.train[i]];
             let candidates = self.table.candidates(i).to_vec();
             let confidences = candidates.iter().map(|&c| f64::from(self.table.row(i)[usize::from(c)])).collect();
-            end.events.emit(end.at, Body::Watched { face: face.id.clone(), candidates, confidences, truth: face.truth });
+            Body::Watched { face: face.id.clone(), candidates, confidences, truth: face.truth }
+        };
+        std::iter::once(all).chain(self.watched.iter().map(watched)).collect()
+    }
+
+    /// The evaluations that are due at the end of an epoch, and the accuracy on the validation split.
+    fn evaluations(&self, model: &Classifier, end: &EpochEnd) -> Result<(Vec<Body>, Option<f64>)> {
+        let (mut bodies, mut score) = (Vec::new(), None);
+        let due = end.last || end.epoch.is_multiple_of(self.settings.run.evaluate_every as u64);
+        for split in [Split::Valid, Split::Test] {
+            // The test split is read once, when nothing can be chosen any more.
+            if !due || split == Split::Test && !end.last {
+                continue;
+            }
+            let faces = scored_faces(&self.pack, split);
+            if faces.is_empty() {
+                continue;
+            }
+            let evaluate = || evaluate(model, &self.pack, &faces, &self.settings, end.shards);
+            let scored = end.events.phase(end.at, Phase::Evaluate, evaluate)?;
+            if split == Split::Valid {
+                score = Some(scored.confusion.accuracy());
+            }
+            bodies.push(scored.into_event(split));
         }
+        Ok((bodies, score))
     }
 }
 
@@ -284,31 +318,24 @@ impl Objective for Finetune {
         }
     }
 
-    fn end_epoch(&mut self, model: &Classifier, end: EpochEnd) -> Result<()> {
+    fn left_out(&mut self) {
+        self.record.step(&[]);
+    }
+
+    fn end_epoch(&mut self, model: &Classifier, end: EpochEnd) -> Result<Option<f64>> {
+        let (evaluations, score) = self.evaluations(model, &end)?;
+        let mut bodies = Vec::new();
         if self.decides() {
-            self.tell_confidences(&end);
+            bodies = self.confidences();
             self.record.end_epoch(&self.pack, &self.source.train, &self.table, &end)?;
         }
-        let due = end.last || end.epoch.is_multiple_of(self.settings.run.evaluate_every as u64);
-        for split in [Split::Valid, Split::Test] {
-            // The test split is read once, when nothing can be chosen any more.
-            if !due || split == Split::Test && !end.last {
-                continue;
-            }
-            let faces = scored_faces(&self.pack, split);
-            if faces.is_empty() {
-                continue;
-            }
-            let body = end.events.phase(end.at, Phase::Evaluate, || -> Result<Body> {
-                Ok(evaluate(model, &self.pack, &faces, &self.settings, end.shards)?.into_event(split))
-            })?;
-            end.events.emit(end.at, body);
+        bodies.extend(evaluations);
+        match std::mem::take(&mut self.not_finite) {
+            0 => {}
+            count => bodies.push(Body::Scalars(Scalars::from([("responses_not_finite", count as f64)]))),
         }
-        if self.not_finite > 0 {
-            end.events.emit(end.at, Body::Scalars(Scalars::from([("responses_not_finite", self.not_finite as f64)])));
-            self.not_finite = 0;
-        }
-        Ok(())
+        bodies.into_iter().for_each(|body| end.events.emit(end.at, body));
+        Ok(score)
     }
 
     fn state(&self) -> Vec<(String, Vec<u8>)> {
@@ -452,6 +479,9 @@ pub fn scored_faces(pack: &Pack, split: Split) -> Vec<usize> {
 
 /// Logits of faces (positions in the pack), `[faces, C]` row-major; with `run.evaluate_flip` the log of the mean probability of each face
 /// and its mirror image. `model` is in evaluation form.
+///
+/// # Errors
+/// Unreadable faces, or a device that cannot be read; [`Stopped`](crate::run::Stopped) where that is asked for before the end.
 pub fn read_logits(model: &Classifier, pack: &Pack, faces: &[usize], settings: &Settings, shards: &Shards) -> Result<Vec<f32>> {
     let input = Input::of(settings);
     let device = model.devices().into_iter().next().context("a network without parameters")?;
@@ -467,6 +497,7 @@ pub fn read_logits(model: &Classifier, pack: &Pack, faces: &[usize], settings: &
         rounds[round].chunks(rounds[round].len().div_ceil(shards.count())).map(part).collect()
     };
     loader::ahead(0..rounds.len(), 1, 2, make, |_, parts| {
+        shards.go_on()?;
         let parts = parts?;
         let outputs = shards.map(&parts, |_, views| {
             let forward = |crops: &Crops| model.forward(input.upload(crops, &device).patches(), 0.0, 0.0, &mut Noise::none());

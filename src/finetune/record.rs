@@ -55,7 +55,8 @@ impl Record {
             Some(writer) => writer,
             None => {
                 let header = self.header(pack, train, table);
-                let (writer, lost) = HistoryWriter::open(&end.folder.history(self.objective.name()), &header, end.epoch as u32)?;
+                let path = end.folder.history(self.objective.name());
+                let (writer, lost) = end.with_room(|| HistoryWriter::open(&path, &header, end.epoch as u32))?;
                 if let Some(text) = lost {
                     end.events.emit(end.at, Body::Message { level: Level::Warning, text });
                 }
@@ -68,11 +69,11 @@ impl Record {
             epoch: end.epoch as u32,
             step: end.at.step,
             confidences: self.rows.iter().flat_map(row).collect(),
-            flips: self.flips.drain(..).map(|flip| history::Flip { step: before + flip.step, ..flip }).collect(),
+            flips: self.flips.iter().map(|flip| history::Flip { step: before + flip.step, ..*flip }).collect(),
         };
-        self.steps = 0;
-        writer.append(&frame, end.checkpoint)?;
-        self.writer = Some(writer);
+        end.with_room(|| writer.append(&frame, end.checkpoint))?;
+        (self.steps, self.writer) = (0, Some(writer));
+        self.flips.clear();
         Ok(())
     }
 
@@ -104,7 +105,8 @@ impl Record {
         let (steps, flips) = state.split_first_chunk().context(damaged)?;
         let flips = history::Flip::unpack(flips).context(damaged)?;
         anyhow::ensure!(flips.iter().all(|f| (f.face as usize) < self.rows.len()), damaged);
-        (self.steps, self.flips) = (u64::from_le_bytes(*steps), flips);
+        // The file may hold later epochs than the state: it is opened anew, and they are cut off.
+        (self.steps, self.flips, self.writer) = (u64::from_le_bytes(*steps), flips, None);
         Ok(())
     }
 }

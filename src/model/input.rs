@@ -2,10 +2,12 @@
 
 use crate::config::{HogDomain, HogSettings, Normalize, Settings};
 use crate::dataset::Pixels;
+use crate::engine::guard::Raw;
 use crate::kernels;
 use crate::transform::augment::fit;
 use crate::transform::normalize::scales;
 use burn::prelude::*;
+use safetensors::Dtype;
 
 /// The input that settings describe.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +71,16 @@ impl Input {
         let pixels = rows.flat_map(|row| row.chunks(self.channels).rev().flatten()).copied().collect();
         // Scales and shifts are of whole crops: a mirror does not change them.
         Crops { pixels, scales: crops.scales.clone(), count: crops.count }
+    }
+
+    /// Crops as they are uploaded: `pixels` `[B, H, W, C]` of u8, `scales` `[B, 2, C]`.
+    pub fn raw(&self, crops: &Crops) -> Vec<Raw> {
+        let scales = crops.scales.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let pixels = vec![crops.count, self.side, self.side, self.channels];
+        vec![
+            Raw { name: "pixels", dtype: Dtype::U8, shape: pixels, bytes: crops.pixels.clone() },
+            Raw { name: "scales", dtype: Dtype::F32, shape: vec![crops.count, 2, self.channels], bytes: scales },
+        ]
     }
 
     pub fn upload(&self, crops: &Crops, device: &Device) -> Faces {

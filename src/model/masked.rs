@@ -318,17 +318,7 @@ mod tests {
         let device = Device::flex().autodiff();
         let s = tiny(true, Positions::Normal);
         let model = MaskedAutoencoder::new(&Init { streams: Streams::new(3), device: &device }, &s);
-        let state = State {
-            format: 0,
-            stage: "pretrain".into(),
-            step: 0,
-            steps: 1,
-            seed: 0,
-            classes: Vec::new(),
-            protocol_hash: String::new(),
-            protocol: None,
-            settings: Vec::new(),
-        };
+        let state = State { stage: "pretrain".into(), steps: 1, ..State::default() };
         let checkpoint = Checkpoint::new(state, vec![("model.bpk".into(), model_bytes(&model).unwrap())]);
         let other = MaskedAutoencoder::new(&Init { streams: Streams::new(4), device: &device }, &s);
         let loaded = load_model(other, &checkpoint).unwrap();

@@ -231,7 +231,7 @@ pub fn trained(path: &Path, which: Option<&str>, device: &Device) -> Result<Trai
         let network = Network::Encoder(Box::new(pretrained_network(&checkpoint, &resolved, &init)?));
         return Ok(Trained { network, card: Card::of(&checkpoint.state, Part::Encoder), resolved, folder: Some(folder) });
     }
-    let checkpoint = find_checkpoint(&folder, which)?;
+    let checkpoint = find_checkpoint(&folder, which, false)?;
     let data = Manifest::read(&folder)?.data;
     if let Some(data) = &data {
         same_classes(&checkpoint.state.classes, &format!("the manifest of {origin}"), &data.classes)?;

@@ -14,6 +14,7 @@ pub mod footprint;
 pub mod load;
 pub mod outcome;
 pub mod recogniser;
+pub mod resume;
 pub mod training;
 pub mod trial;
 
@@ -24,6 +25,7 @@ use crate::engine::device::OpenDevice;
 use crate::engine::precision::Precision;
 use crate::engine::shards::Shards;
 use crate::engine::train::{Ended, Plan, train};
+use crate::failure::survive;
 use crate::finetune::Finetune;
 use crate::labels::Candidates;
 use crate::model::init::Init;
@@ -32,10 +34,13 @@ use crate::pretrain::MaskedModelling;
 use crate::random::Streams;
 use crate::run::checkpoint::{self, State};
 use crate::run::manifest::{Data, Setting};
-use crate::run::{At, Body, EventSender, EventWriter, Level, Manifest, Outcome, Phase, RunFolder, Sink, Supervision, until_checkpoint};
+use crate::run::{
+    At, Body, EventSender, EventWriter, Level, Lock, Manifest, Outcome, Phase, RunFolder, Sink, Stopped, Supervision, disk,
+    until_checkpoint,
+};
+use crate::usage;
 use anyhow::{Result, bail};
 use burn::prelude::*;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -87,11 +92,18 @@ impl Job {
     /// Whatever a stage reports; the events then end with the failure, and the run can be resumed from its newest checkpoint.
     pub fn run(mut self) -> Result<JobEnd> {
         let trainings = self.stages.trainings(self.resolved.settings());
+        // Before anything is written: another process may be at it.
+        let lock = self.folder.lock()?;
         let mut manifest = if self.resume { Manifest::read(&self.folder)? } else { self.manifest() };
         manifest.finished = None;
         manifest.write(&self.folder)?;
         let sinks = std::mem::take(&mut self.supervision.sinks);
-        let writer = if self.resume { self.resumed_writer(&trainings, sinks)? } else { EventWriter::create(&self.folder, sinks)? };
+        let writer = if self.resume {
+            self.folder.sweep(&lock)?;
+            self.resumed_writer(&trainings, lock, sinks)?
+        } else {
+            EventWriter::create(&self.folder, lock, sinks)?
+        };
         let events = writer.sender();
         let prints = self.supervision.prints.clone();
         let attached = prints.attach(events.clone());
@@ -99,7 +111,15 @@ impl Job {
         let begin = if self.resume { Body::RunResumed { command, version } } else { Body::RunStarted { command, version } };
         events.emit(&At::run(), begin);
         events.emit(&At::run(), Body::Message { level: Level::Info, text: self.where_it_runs() });
-        let result = self.carry_out(&trainings, &events, &writer);
+        let result = survive(|| self.carry_out(&trainings, &events, &writer));
+        self.supervision.control.end();
+        let result = match result {
+            Err(error) if error.is::<Stopped>() => Ok(Ended::Interrupted),
+            Err(error) if self.device.is_lost() => {
+                Err(error.context(format!("{} is lost; what was saved is whole: go on with --resume", self.device.name)))
+            }
+            result => result,
+        };
         let (outcome, message) = match &result {
             Ok(Ended::Done(_)) => (Outcome::Completed, String::new()),
             Ok(Ended::Interrupted) => (Outcome::Interrupted, "stopped on request; go on with --resume".to_string()),
@@ -146,15 +166,12 @@ impl Job {
         manifest
     }
 
-    /// Keeps the events up to the newest checkpoint that can be read.
-    fn resumed_writer(&self, trainings: &[Training], sinks: Vec<Box<dyn Sink>>) -> Result<EventWriter> {
-        for training in trainings.iter().rev() {
-            if let Some((path, _)) = checkpoint::newest(&self.folder, &training.name(), |_| {})? {
-                let file = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-                return EventWriter::resume(&self.folder, sinks, until_checkpoint(&format!("checkpoints/{file}")));
-            }
+    /// Keeps the events up to the point of resume.
+    fn resumed_writer(&self, trainings: &[Training], lock: Lock, sinks: Vec<Box<dyn Sink>>) -> Result<EventWriter> {
+        match resume::point(&self.folder, trainings)? {
+            Some(path) => EventWriter::resume(&self.folder, lock, sinks, until_checkpoint(&path)),
+            None => EventWriter::resume(&self.folder, lock, sinks, |_| false),
         }
-        EventWriter::resume(&self.folder, sinks, |_| false)
     }
 
     /// Does the trainings in order; the candidate sets where cross-fitting was among them.
@@ -164,7 +181,8 @@ impl Job {
         let device = self.device.device.clone().autodiff();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let or_cores = |n: usize| if n == 0 { cores } else { n };
-        let shards = Shards::new(if self.device.is_cpu { or_cores(s.run.threads) } else { 1 })?.in_precision(self.precision);
+        let shards = Shards::new(if self.device.is_cpu { or_cores(s.run.threads) } else { 1 })?;
+        let shards = shards.in_precision(self.precision).under(self.supervision.control.clone());
         let context = StageContext { job: self, streams, device: &device, shards: &shards, workers: or_cores(s.run.workers), events };
 
         let mut start: Option<Start> = None;
@@ -222,15 +240,13 @@ impl<'a> StageContext<'a> {
         let labelled = training != Training::Pretrain;
         let card = self.job.pack.protocol();
         let state = State {
-            format: 0,
             stage: training.name(),
-            step: 0,
-            steps: 0,
             seed: self.job.seed,
             classes: if labelled { card.classes.clone() } else { Vec::new() },
             protocol_hash: if labelled { card.hash() } else { String::new() },
             protocol: labelled.then(|| card.clone()),
             settings: self.job.resolved.entries().map(|(k, v, _)| (k.to_string(), v)).collect(),
+            ..State::default()
         };
         let regime = Regime::of(training, s);
         Plan {
@@ -244,6 +260,8 @@ impl<'a> StageContext<'a> {
             optimizer: training.optimizer(s),
             log_every: s.run.log_every as u64,
             checkpoint_every: s.run.checkpoint_every as u64,
+            keep_every: s.run.keep_every as u64,
+            bad_steps: s.run.bad_steps as u64,
             workers: self.workers,
             streams: self.streams,
             device: self.device,
@@ -289,11 +307,11 @@ impl<'a> StageContext<'a> {
     fn pretrain_network<M: MaskedModel>(&self) -> Result<Ended<Vit>> {
         let job = self.job;
         let settings = job.resolved.settings();
-        let (mut objective, model) = self.events.phase(&Training::Pretrain.at(), Phase::Load, || {
-            let objective = MaskedModelling::<M>::new(job.pack.clone(), job.pack.split(Split::Train), settings, self.streams);
-            (objective, M::new(&self.init(), settings))
+        let mut objective = self.events.phase(&Training::Pretrain.at(), Phase::Load, || {
+            MaskedModelling::<M>::new(job.pack.clone(), job.pack.split(Split::Train), settings, self.streams)
         });
-        Ok(match train(&mut objective, model, &self.plan(Training::Pretrain))? {
+        let fresh = || Ok(M::new(&self.init(), settings));
+        Ok(match train(&mut objective, &fresh, &self.plan(Training::Pretrain))? {
             Ended::Done(model) => Ended::Done(model.into_encoder()),
             Ended::Interrupted => Ended::Interrupted,
         })
@@ -309,18 +327,14 @@ impl<'a> StageContext<'a> {
         let classes = job.pack.protocol().classes.len();
         for fold in 0..crossfit.folds() {
             let training = Training::Fold(fold);
-            let (mut objective, model) = self.events.phase(&training.at(), Phase::Load, || {
-                (crossfit.training(fold), Classifier::new(&self.init(), encoder.clone(), classes, settings))
-            });
-            let Ended::Done(model) = train(&mut objective, model, &self.plan(training))? else { return Ok(Ended::Interrupted) };
-            let ask = || crossfit.ask(fold, &model.valid(), self.shards, &job.supervision.control);
-            if let ControlFlow::Break(()) = self.events.phase(&training.at(), Phase::Evaluate, ask)? {
-                return Ok(Ended::Interrupted);
-            }
+            let mut objective = self.events.phase(&training.at(), Phase::Load, || crossfit.training(fold));
+            let fresh = || Ok(Classifier::new(&self.init(), encoder.clone(), classes, settings));
+            let Ended::Done(model) = train(&mut objective, &fresh, &self.plan(training))? else { return Ok(Ended::Interrupted) };
+            self.events.phase(&training.at(), Phase::Evaluate, || crossfit.ask(fold, &model.valid(), self.shards))?;
             writer.check()?;
         }
         let candidates = crossfit.candidates();
-        candidates.write_csv(&job.folder.candidates(), &job.pack)?;
+        self.with_room(&At::run(), || candidates.write_csv(&job.folder.candidates(), &job.pack))?;
         say(Level::Info, format!("{:.1} % of {} faces are ambiguous", 100.0 * candidates.ambiguous_share(), candidates.sets.len()));
         if let Some(agreement) = candidates.agreement(&job.pack) {
             say(Level::Info, format!("{:.1} % are predicted as their given label", 100.0 * agreement));
@@ -336,21 +350,20 @@ impl<'a> StageContext<'a> {
         let job = self.job;
         let settings = job.resolved.settings();
         let training = Training::Finetune(objective);
-        let loaded = self.events.phase(&training.at(), Phase::Load, || -> Result<_> {
-            let finetune = Finetune::new(objective, job.pack.clone(), job.candidates.as_ref(), settings, self.streams)?;
-            let classes = job.pack.protocol().classes.len();
-            Ok((finetune, start.classifier(&self.init(), classes, settings)?))
-        });
-        let (mut finetune, model) = loaded?;
+        let mut finetune = self.events.phase(&training.at(), Phase::Load, || {
+            Finetune::new(objective, job.pack.clone(), job.candidates.as_ref(), settings, self.streams)
+        })?;
+        let classes = job.pack.protocol().classes.len();
+        let fresh = || start.classifier(&self.init(), classes, settings);
         let plan = self.plan(training);
-        let Ended::Done(model) = train(&mut finetune, model, &plan)? else { return Ok(Ended::Interrupted) };
+        let Ended::Done(model) = train(&mut finetune, &fresh, &plan)? else { return Ok(Ended::Interrupted) };
         self.calibrate(&model, &plan)?;
         if finetune.decides() {
-            outcome::write_labels(&job.folder.labels(), &job.pack, &finetune)?;
+            self.with_room(&plan.at, || outcome::write_labels(&job.folder.labels(), &job.pack, &finetune))?;
         }
-        let path = job.folder.predictions(objective.name());
-        let write = || outcome::write_predictions(&path, &model.valid(), &job.pack, settings, self.shards);
-        self.events.phase(&training.at(), Phase::Evaluate, write)?;
+        let predict = || outcome::predictions(&model.valid(), &job.pack, settings, self.shards);
+        let predictions = self.events.phase(&training.at(), Phase::Evaluate, predict)?;
+        self.with_room(&plan.at, || predictions.write(&job.folder.predictions(objective.name())))?;
         Ok(Ended::Done(model))
     }
 
@@ -361,20 +374,31 @@ impl<'a> StageContext<'a> {
         let fitted =
             self.events.phase(&plan.at, Phase::Evaluate, || calibration::fitted(&model.valid(), &job.pack, settings, self.shards))?;
         match (fitted, checkpoint::latest_step(&job.folder, &plan.state.stage)?) {
-            (Some(fitted), Some(step)) => calibration::write(&job.folder, &plan.state.stage, step, fitted),
+            (Some(fitted), Some(step)) => self.with_room(&plan.at, || calibration::write(&job.folder, &plan.state.stage, step, fitted)),
             _ => Ok(()),
         }
     }
+
+    /// Does work that writes, see [`disk::with_room`].
+    fn with_room<T>(&self, at: &At, work: impl FnMut() -> Result<T>) -> Result<T> {
+        disk::with_room(self.events, &self.job.supervision.control, at, work)
+    }
 }
 
-/// The newest checkpoint of a finished (or at least begun) objective; none named: the first that the run has, the baseline last.
-pub fn find_checkpoint(folder: &RunFolder, which: Option<&str>) -> Result<checkpoint::Checkpoint> {
+/// The newest checkpoint of a finished (or at least begun) objective, or the one with the best validation score; none named: of the first
+/// objective that the run has, the baseline last.
+pub fn find_checkpoint(folder: &RunFolder, which: Option<&str>, best: bool) -> Result<checkpoint::Checkpoint> {
     let named = |o: &Objective| which.is_none_or(|w| w == o.name());
     let mut objectives: Vec<Objective> = Objective::ALL.into_iter().filter(named).collect();
     objectives.sort_by_key(|o| *o == Objective::Ce);
     for objective in objectives {
-        if let Some((_, found)) = checkpoint::newest(folder, &Training::Finetune(objective).name(), |_| {})? {
-            return Ok(found);
+        let stage = Training::Finetune(objective).name();
+        if let Some((_, newest)) = checkpoint::newest(folder, &stage, |_| {})? {
+            return match checkpoint::best(folder, &stage)? {
+                Some(path) if best => checkpoint::Checkpoint::read(&path),
+                None if best => usage!("no checkpoint of {stage} in {} was measured on a validation split", folder.path().display()),
+                _ => Ok(newest),
+            };
         }
     }
     bail!("run {} has no readable checkpoint of {}", folder.path().display(), which.unwrap_or("any objective"))

@@ -43,13 +43,13 @@ pub fn write_labels(path: &Path, pack: &Pack, run: &Finetune) -> Result<()> {
     })
 }
 
-/// Asks a finished model about all training faces and the scored faces of the other splits: one pass over the pack, a small part of one
-/// epoch's time. Nothing is chosen by what it says.
-pub fn write_predictions(path: &Path, model: &Classifier, pack: &Pack, settings: &Settings, shards: &Shards) -> Result<()> {
+/// What a finished model says about all training faces and the scored faces of the other splits: one pass over the pack, a small part of
+/// one epoch's time. Nothing is chosen by what it says.
+pub fn predictions(model: &Classifier, pack: &Pack, settings: &Settings, shards: &Shards) -> Result<Predictions> {
     let mut faces = pack.split(Split::Train);
     faces.extend([Split::Valid, Split::Test].iter().flat_map(|&split| scored_faces(pack, split)));
     let logits = read_logits(model, pack, &faces, settings, shards)?;
-    Predictions::of(pack, &faces, probability_rows(pack.protocol().classes.len(), &logits)).write(path)
+    Ok(Predictions::of(pack, &faces, probability_rows(pack.protocol().classes.len(), &logits)))
 }
 
 /// Scores of one objective.

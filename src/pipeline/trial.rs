@@ -21,6 +21,8 @@ pub struct Request<'a> {
     pub run: &'a Path,
     /// Objective whose network is taken; none: what the run is about.
     pub which: Option<&'a str>,
+    /// The checkpoint with the highest validation accuracy instead of the last.
+    pub best: bool,
     /// None: the run's own pack.
     pub data: Option<&'a Path>,
     pub split: Split,
@@ -46,7 +48,7 @@ impl Trial {
     /// No such checkpoint, another order of classes, or no labelled face in the split.
     pub fn open(request: Request) -> Result<Self> {
         let folder = RunFolder::open(request.run)?;
-        let checkpoint = find_checkpoint(&folder, request.which)?;
+        let checkpoint = find_checkpoint(&folder, request.which, request.best)?;
         let path = match request.data {
             Some(path) => path.to_path_buf(),
             None => PathBuf::from(&Manifest::read(&folder)?.data.context("the run names no pack; give one with --data")?.pack),

@@ -18,6 +18,7 @@ use self::mask::Masking;
 use self::target::Target;
 use crate::config::{Method, Settings};
 use crate::dataset::Pack;
+use crate::engine::guard::Raw;
 use crate::engine::objective::{EpochEnd, Objective, Pass, Shard, Source};
 use crate::model::{Crops, Hidden, Input, MaskedModel, Noise};
 use crate::random::Streams;
@@ -27,6 +28,7 @@ use crate::transform::augment::{Augment, augment};
 use anyhow::{Context, Result};
 use burn::prelude::*;
 use image::ImageFormat;
+use safetensors::Dtype;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -70,6 +72,17 @@ impl Source for MaskedFaces {
             batch.hidden.extend(self.masking.sample(&mut self.streams.at("pretrain/mask", &at)));
         }
         Ok(batch)
+    }
+
+    fn names(&self, positions: &[usize]) -> Vec<String> {
+        positions.iter().map(|&position| self.pack.faces()[self.train[position]].id.clone()).collect()
+    }
+
+    fn raw(&self, batch: &MaskedBatch) -> Vec<Raw> {
+        let mut raw = self.input.raw(&batch.crops);
+        let (patches, bytes) = (self.input.patches(), batch.hidden.iter().map(|h| u8::from(*h)).collect());
+        raw.push(Raw { name: "hidden", dtype: Dtype::U8, shape: vec![batch.hidden.len() / patches, patches], bytes });
+        raw
     }
 }
 
@@ -135,18 +148,18 @@ impl<M: MaskedModel> Objective for MaskedModelling<M> {
     }
 
     /// Leaves a picture beside the checkpoint, `media/pretrain-<step>.png`.
-    fn end_epoch(&mut self, model: &M, end: EpochEnd) -> Result<()> {
+    fn end_epoch(&mut self, model: &M, end: EpochEnd) -> Result<Option<f64>> {
         if !end.checkpoint || !pictured(end.epoch, self.epochs, self.checkpoint_every) {
-            return Ok(());
+            return Ok(None);
         }
         let picture = picture::read_picture(model, &self.source, &self.target)?;
         let media = end.folder.media();
         std::fs::create_dir_all(&media).with_context(|| format!("making the folder {}", media.display()))?;
         let name = format!("pretrain-{:08}.png", end.at.step);
-        write_atomic(&media.join(&name), |out| Ok(picture.page.write_to(out, ImageFormat::Png)?))?;
+        end.with_room(|| write_atomic(&media.join(&name), |out| Ok(picture.page.write_to(out, ImageFormat::Png)?)))?;
         let (path, gap) = (format!("media/{name}"), reconstruction::GAP);
         end.events.emit(end.at, Body::Picture { path, columns: picture.columns, rows: picture.rows, gap });
-        Ok(())
+        Ok(None)
     }
 }
 

@@ -11,7 +11,6 @@ use crate::failure::one_line;
 use crate::run::event::{Body, Event, Level, Stage, place};
 use crate::run::manifest::Manifest;
 use crate::run::summary::{RunSummary, Status, quiet};
-use crate::run::writer::is_written;
 use crate::run::{EventReader, RunFolder};
 use crate::usage;
 use anyhow::{Context, Result, bail};
@@ -282,8 +281,8 @@ impl Record {
             Status::Interrupted => (format!("interrupted{at}{message}; --resume goes on"), false),
             Status::Failed => (format!("failed{at}{message}"), false),
             _ if broken.is_some() => (format!("unknown: its log is damaged{at}"), false),
-            _ if is_written(&self.folder) == Some(true) => (format!("still running{at}: all figures are of the moment"), false),
-            _ if is_written(&self.folder) == Some(false) => (format!("crashed{at}: its process is gone"), false),
+            _ if self.folder.is_written() == Some(true) => (format!("still running{at}: all figures are of the moment"), false),
+            _ if self.folder.is_written() == Some(false) => (format!("crashed{at}: its process is gone"), false),
             Status::Running => (format!("still running{at}, as far as can be told: all figures are of the moment"), false),
             Status::Silent => (format!("silent{at}: it has most likely crashed"), false),
         }

@@ -4,6 +4,7 @@
 use super::prints::Prints;
 use super::writer::Sink;
 use anyhow::{Context, Result};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,6 +12,20 @@ use std::time::Duration;
 
 /// Between two looks of a loop that is held.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a signal leaves the work to come to a place where it can be saved. Whoever ends a machine is not patient for much longer.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// Work was broken off because the run is to stop. No failure: what is saved is whole, and a resume does the rest.
+#[derive(Debug)]
+pub struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("stopped on request")
+    }
+}
+
+impl std::error::Error for Stopped {}
 
 /// Who looks after a run: those that show it, the one that steers it, and the one that collects what is printed meanwhile.
 #[derive(Default)]
@@ -29,6 +44,8 @@ struct Wishes {
     stop: AtomicBool,
     pause: AtomicBool,
     save: AtomicBool,
+    /// The work has seen that it is to stop, and only saves what there is.
+    ending: AtomicBool,
 }
 
 impl Control {
@@ -39,6 +56,27 @@ impl Control {
 
     pub fn stopping(&self) -> bool {
         self.0.stop.load(Ordering::SeqCst)
+    }
+
+    /// For work of many parts, between two of them.
+    ///
+    /// # Errors
+    /// [`Stopped`] where the run is to stop.
+    pub fn go_on(&self) -> Result<()> {
+        if self.stopping() { Err(Stopped.into()) } else { Ok(()) }
+    }
+
+    /// The work says that it has come to its end, of whatever kind: from now on it is only saved.
+    pub fn end(&self) {
+        self.0.ending.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets a moment pass; false where the run is to stop instead of waiting.
+    pub fn hold(&self) -> bool {
+        if !self.stopping() {
+            thread::sleep(LOOK);
+        }
+        !self.stopping()
     }
 
     /// Asks to hold still after the step, or to go on.
@@ -73,7 +111,8 @@ impl Control {
     }
 
     /// Takes SIGINT and SIGTERM (on Windows the console's events) as the wish to stop; the second one ends the process with code 130, after
-    /// `farewell`. A terminal that goes away (SIGHUP) is no such wish, for a night's work must not hang on a connection: `hang_up` says what then.
+    /// `farewell`, and so does the first where the work does not come to a place where it can be saved for [`GRACE`]: what has been saved is
+    /// on the disk, and a resume goes on from there. A terminal that goes away (SIGHUP) is no such wish, for a night's work must not hang on a connection: `hang_up` says what then.
     /// Once a process.
     pub fn listen(&self, farewell: fn(), hang_up: fn()) -> Result<()> {
         let control = self.clone();
@@ -82,6 +121,16 @@ impl Control {
                 farewell();
                 std::process::exit(130);
             }
+            let control = control.clone();
+            thread::spawn(move || {
+                thread::sleep(GRACE);
+                if !control.0.ending.load(Ordering::SeqCst) {
+                    farewell();
+                    let seconds = GRACE.as_secs();
+                    eprintln!("error: the step under way did not end within {seconds} s; go on from the newest checkpoint with --resume");
+                    std::process::exit(130);
+                }
+            });
         };
         signals(stop, hang_up)
     }
@@ -113,6 +162,14 @@ mod tests {
         other.save();
         assert!(control.saving() && control.take_save() && !control.take_save());
         assert!(!other.stop() && other.stop() && control.stopping());
+    }
+
+    #[test]
+    fn work_in_parts_ends_between_two() {
+        let control = Control::default();
+        assert!(control.go_on().is_ok() && control.hold());
+        control.stop();
+        assert!(control.go_on().context("in a part").unwrap_err().is::<Stopped>() && !control.hold());
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //!               log.txt         the progress lines
 //!               report.html     the page of `moue report`
 //!               checkpoints/
+//!               fault/          the step and the batch that ended a training whose numbers were no longer finite
 //!               media/          what pretraining predicts of a few faces, pictures beside its checkpoints
 //! ```
 //! A new run never goes into a folder that holds something: neither an earlier run nor anything else is overwritten. Files other than
@@ -21,9 +22,20 @@
 use super::clock;
 use crate::usage;
 use anyhow::{Context, Result};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+/// Tries, 10 ms apart, to lock a run that somebody has locked.
+const GLANCES: usize = 5;
+/// How temporary files begin and end.
+const PART: (&str, &str) = (".moue-", ".part");
+
+/// Keeps every other process from writing a run, until it is dropped.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "the lock lives as long as the file is open")] File);
 
 /// An existing run folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +139,63 @@ impl RunFolder {
         &self.path
     }
 
+    /// Locks the run for this process to write.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::failure::Usage) where another process has it.
+    pub fn lock(&self) -> Result<Lock> {
+        let path = self.path.join(".lock");
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let file = file.with_context(|| format!("writing {}", path.display()))?;
+        let mut locked = file.try_lock();
+        // Who watches a run touches the lock for an instant to see whether it is held.
+        for _ in 0..GLANCES {
+            if !matches!(locked, Err(TryLockError::WouldBlock)) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+            locked = file.try_lock();
+        }
+        match locked {
+            Err(TryLockError::WouldBlock) => usage!("another process is writing the run {}", self.path.display()),
+            // A file system without locks (some network mounts) is no reason to refuse a run.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(Lock(file)),
+        }
+    }
+
+    /// Whether a process writes the run; none where the file system, or a run without a lock, cannot tell.
+    pub fn is_written(&self) -> Option<bool> {
+        let file = File::open(self.path.join(".lock")).ok()?;
+        match file.try_lock_shared() {
+            Ok(()) => Some(false),
+            Err(TryLockError::WouldBlock) => Some(true),
+            Err(TryLockError::Error(_)) => None,
+        }
+    }
+
+    /// Removes what a process that was killed while it wrote left of its temporary files. For the one that has the lock.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn sweep(&self, _lock: &Lock) -> Result<()> {
+        let mut folders = vec![self.path.clone()];
+        while let Some(folder) = folders.pop() {
+            let context = || format!("reading {}", folder.display());
+            for entry in fs::read_dir(&folder).with_context(context)? {
+                let entry = entry.with_context(context)?;
+                let name = entry.file_name();
+                let name = name.to_string_lossy();
+                // A link is not followed: what lies outside is not the run's.
+                if entry.file_type().with_context(context)?.is_dir() {
+                    folders.push(entry.path());
+                } else if name.starts_with(PART.0) && name.ends_with(PART.1) {
+                    fs::remove_file(entry.path()).with_context(|| format!("removing {}", entry.path().display()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The folder's own name.
     pub fn name(&self) -> String {
         match self.path.file_name() {
@@ -178,6 +247,11 @@ impl RunFolder {
         self.path.join("checkpoints")
     }
 
+    /// Of trainings that ended because their numbers were not finite.
+    pub fn fault(&self) -> PathBuf {
+        self.path.join("fault")
+    }
+
     pub fn media(&self) -> PathBuf {
         self.path.join("media")
     }
@@ -211,7 +285,7 @@ pub fn write_atomic<T>(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) ->
     };
     let context = || format!("writing {}", path.display());
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".moue-").suffix(".part");
+    builder.prefix(PART.0).suffix(PART.1);
     // A temporary file is private by default; what it becomes is an ordinary file under the user's mask.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
@@ -235,6 +309,19 @@ mod tests {
     use super::*;
     use crate::failure::{exit_code, one_line};
     use anyhow::bail;
+
+    #[test]
+    fn only_torn_files_are_swept() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(&root.path().join("run")).unwrap();
+        let torn = folder.checkpoints().join(".moue-Xy12.part");
+        let kept = [folder.manifest(), folder.checkpoints().join("a.part"), folder.path().join(".moue-notes")];
+        for path in kept.iter().chain([&torn, &folder.path().join(".moue-1.part")]) {
+            fs::write(path, "x").unwrap();
+        }
+        folder.sweep(&folder.lock().unwrap()).unwrap();
+        assert!(kept.iter().all(|path| path.exists()) && !torn.exists() && !folder.path().join(".moue-1.part").exists());
+    }
 
     #[test]
     fn a_failed_write_leaves_the_old_file_and_nothing_else() {

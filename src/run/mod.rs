@@ -10,6 +10,7 @@
 pub mod checkpoint;
 pub mod clock;
 pub mod control;
+pub mod disk;
 pub mod event;
 pub mod folder;
 pub mod history;
@@ -25,9 +26,9 @@ pub mod summary;
 pub mod values;
 pub mod writer;
 
-pub use control::{Control, Supervision};
+pub use control::{Control, Stopped, Supervision};
 pub use event::{At, Body, Event, Level, Outcome, Phase, Stage};
-pub use folder::{RunFolder, write_atomic};
+pub use folder::{Lock, RunFolder, write_atomic};
 pub use history::HistoryReader;
 pub use manifest::Manifest;
 pub use predictions::Predictions;

@@ -4,7 +4,6 @@
 //! run that has written nothing for long is only called silent.
 
 use crate::run::summary::{RunSummary, Status, quiet};
-use crate::run::writer::is_written;
 use crate::run::{Outcome, RunFolder};
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ pub enum Pulse {
 impl Pulse {
     pub fn take(folder: &RunFolder, summary: &RunSummary) -> Self {
         let quiet = quiet(folder);
-        let held = if summary.outcome.is_some() || quiet < GRACE { None } else { is_written(folder) };
+        let held = if summary.outcome.is_some() || quiet < GRACE { None } else { folder.is_written() };
         Self::judge(summary, quiet, held)
     }
 
@@ -64,7 +63,7 @@ mod tests {
     fn the_lock_tells_a_crash_from_a_long_silence() {
         let root = tempfile::tempdir().unwrap();
         let folder = RunFolder::create(&root.path().join("r")).unwrap();
-        let writer = EventWriter::create(&folder, vec![]).unwrap();
+        let writer = EventWriter::create(&folder, folder.lock().unwrap(), vec![]).unwrap();
         writer.sender().emit(&At::run(), Body::RunStarted { command: String::new(), version: String::new() });
         while folder.events().metadata().unwrap().len() == 0 {
             std::thread::sleep(Duration::from_millis(5));

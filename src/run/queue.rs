@@ -17,6 +17,8 @@ const REACH: usize = 64;
 struct State {
     events: VecDeque<Arc<Event>>,
     closed: bool,
+    /// Events have been taken and are being worked on.
+    busy: bool,
 }
 
 #[derive(Default)]
@@ -45,15 +47,20 @@ impl Queue {
         }
         state.events.push_back(event);
         drop(state);
-        self.news.notify_one();
+        // The one who takes, and those who wait until all is taken.
+        self.news.notify_all();
     }
 
-    /// What waits, after at most `patience`; `None` once the queue is closed and empty.
+    /// What waits, after at most `patience`; `None` once the queue is closed and empty. Whoever takes is done with what was taken before.
     pub fn take(&self, patience: Duration) -> Option<VecDeque<Arc<Event>>> {
         let deadline = Instant::now() + patience;
         let mut state = self.lock();
+        if std::mem::take(&mut state.busy) {
+            self.news.notify_all();
+        }
         loop {
             if !state.events.is_empty() {
+                state.busy = true;
                 return Some(std::mem::take(&mut state.events));
             }
             if state.closed {
@@ -65,6 +72,20 @@ impl Queue {
             }
             state = self.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Waits until all that was pushed has been taken and worked on; false where that takes longer than `patience`.
+    pub fn settle(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut state = self.lock();
+        while state.busy || !state.events.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
     }
 
     /// No more events come in; those that wait can still be taken.
@@ -107,6 +128,21 @@ mod tests {
         // The newest reading is the one that is kept, and steps still rise.
         let steps: Vec<u64> = waiting.iter().filter(|e| matches!(e.body, Body::Scalars(_))).map(|e| e.step).collect();
         assert!(steps.is_sorted() && steps.last() == Some(&(LAG as u64 * 3 - 1)));
+    }
+
+    #[test]
+    fn settled_means_taken_and_done_with() {
+        let queue = Queue::default();
+        assert!(queue.settle(Duration::ZERO));
+        queue.push(scalars(1));
+        assert!(!queue.settle(Duration::from_millis(5)));
+        queue.take(Duration::ZERO).unwrap();
+        assert!(!queue.settle(Duration::from_millis(5)));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| queue.settle(Duration::from_secs(60)));
+            assert!(queue.take(Duration::from_millis(20)).unwrap().is_empty());
+            assert!(waiting.join().unwrap());
+        });
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct EventReader {
     path: PathBuf,
     file: BufReader<File>,
     pending: Vec<u8>,
+    /// The last complete line.
+    text: Vec<u8>,
     /// Bytes of complete lines read so far.
     consumed: u64,
     line: u64,
@@ -51,7 +53,8 @@ impl EventReader {
     pub fn open(folder: &RunFolder) -> Result<Self> {
         let path = folder.events();
         let file = File::open(&path).with_context(|| format!("reading {}", path.display()))?;
-        Ok(Self { path, file: BufReader::new(file), pending: Vec::new(), consumed: 0, line: 0, skipped: 0, broken: false })
+        let (file, pending, text) = (BufReader::new(file), Vec::new(), Vec::new());
+        Ok(Self { path, file, pending, text, consumed: 0, line: 0, skipped: 0, broken: false })
     }
 
     /// Events of unknown kinds so far. A view that shows a run says so when this is not 0.
@@ -91,6 +94,11 @@ impl EventReader {
         now.len() < self.consumed
     }
 
+    /// The line that [`next_line`](Self::next_line) gave last, as it stands in the file.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
     /// The next complete line; `None` at the present end.
     pub(super) fn next_line(&mut self) -> Result<Option<Line>> {
         loop {
@@ -105,11 +113,10 @@ impl EventReader {
             }
             self.line += 1;
             self.consumed += self.pending.len() as u64;
-            let parsed = parse(&self.pending);
-            let blank = self.pending.trim_ascii().is_empty();
+            std::mem::swap(&mut self.text, &mut self.pending);
             self.pending.clear();
-            if !blank {
-                return parsed.with_context(|| format!("{}:{}", self.path.display(), self.line)).map(Some);
+            if !self.text.trim_ascii().is_empty() {
+                return parse(&self.text).with_context(|| format!("{}:{}", self.path.display(), self.line)).map(Some);
             }
         }
     }

@@ -1,22 +1,23 @@
 //! Takes events from the training loop to `events.jsonl` and to the sinks that show them.
 //!
 //! One thread owns the file, one more each sink. The loop only ever appends to a queue in memory: it waits for no disk and no screen.
-//! A disk that fails is the run's business: the first error is kept for [`EventWriter::check`] and [`EventWriter::finish`], and nothing is written
-//! after it, so the file holds no gap. A sink that fails (a closed pipe, a lost terminal) is dropped in silence.
-//!
-//! A lock on `.lock` keeps two processes from writing one run.
+//! A disk that is full is waited for: what it did not take is kept ([`EventSender::is_held`]). A disk that fails otherwise is the run's business:
+//! the first error is kept for [`EventWriter::check`] and [`EventWriter::finish`], and nothing is written after it, so the file holds no gap. A
+//! sink that fails (a closed pipe, a lost terminal) is dropped in silence.
 
+use super::disk;
 use super::event::{At, Body, Event, Phase, VERSION};
-use super::folder::{RunFolder, write_atomic};
+use super::folder::{Lock, RunFolder, write_atomic};
 use super::metrics;
 use super::queue::Queue;
 use super::reader::{EventReader, Line};
 use crate::usage;
 use anyhow::{Context, Result, anyhow};
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, BufWriter, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -24,19 +25,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_millis(100);
 /// How long [`EventWriter::finish`] waits for a sink that does not move, such as a stopped terminal.
 const FAREWELL: Duration = Duration::from_secs(5);
-
-/// Tries, 10 ms apart, to lock a run that somebody has locked.
-const GLANCES: usize = 5;
-
-/// Whether a process writes the run; none where the file system, or a run without a lock, cannot tell.
-pub fn is_written(folder: &RunFolder) -> Option<bool> {
-    let file = File::open(folder.path().join(".lock")).ok()?;
-    match file.try_lock_shared() {
-        Ok(()) => Some(false),
-        Err(TryLockError::WouldBlock) => Some(true),
-        Err(TryLockError::Error(_)) => None,
-    }
-}
+/// How long [`EventSender::settle`] waits for the disk.
+const SETTLING: Duration = Duration::from_secs(30);
 
 /// Shows events, each sink on a thread of its own. An error ends the sink, never the run.
 pub trait Sink: Send {
@@ -57,6 +47,7 @@ pub trait Sink: Send {
 #[derive(Clone)]
 pub struct EventSender {
     queue: Arc<Queue>,
+    log: Arc<Log>,
     began: Instant,
     /// Seconds of the run before this process took it up.
     before: f64,
@@ -84,6 +75,26 @@ impl EventSender {
         result
     }
 
+    /// Whether the disk has no room for what was sent. It is kept, and written once there is room.
+    pub fn is_held(&self) -> bool {
+        self.log.held.load(Ordering::SeqCst)
+    }
+
+    /// Waits until all that was sent is on the disk; false where the disk does not take it.
+    pub fn settle(&self) -> bool {
+        self.queue.settle(SETTLING) && self.log.lock().settle()
+    }
+
+    /// Takes back what was sent: of the log only those events stay that `keep` accepts, called for each in the order of the file.
+    ///
+    /// # Errors
+    /// Where the disk does not take the log, or gives it back damaged.
+    pub fn take_back(&self, keep: impl FnMut(&Event) -> bool) -> Result<()> {
+        // What still waits must not come behind the cut.
+        self.queue.settle(SETTLING);
+        self.log.lock().cut(keep).map(drop)
+    }
+
     /// Seconds since the run began, as [`Event::t`] counts them.
     pub fn seconds(&self) -> f64 {
         milliseconds(self.before + self.began.elapsed().as_secs_f64())
@@ -94,41 +105,95 @@ fn milliseconds(seconds: f64) -> f64 {
     (seconds * 1e3).round() / 1e3
 }
 
-/// The first error of the file's thread. Kept as text: an error has to be told more than once.
-type Failure = Arc<Mutex<Option<String>>>;
-
-/// Owns the threads behind [`EventSender`]. Dropping it writes what was sent, as [`finish`](Self::finish) does, but tells no errors.
-pub struct EventWriter {
-    folder: RunFolder,
-    sender: EventSender,
-    failure: Failure,
-    thread: Option<JoinHandle<()>>,
-    _lock: File,
+/// `events.jsonl` while it is written.
+struct Log {
+    file: Mutex<LogFile>,
+    /// The disk has no room for what is to be written.
+    held: AtomicBool,
+    /// The first error, as text: it has to be told more than once.
+    failure: Mutex<Option<String>>,
 }
 
-impl EventWriter {
-    /// Begins `events.jsonl` of a new run.
-    ///
-    /// # Errors
-    /// Where the run already has events, another process writes it, or the disk refuses.
-    pub fn create(folder: &RunFolder, sinks: Vec<Box<dyn Sink>>) -> Result<Self> {
-        let lock = lock(folder)?;
-        let path = folder.events();
-        let file = OpenOptions::new().append(true).create_new(true).open(&path);
-        let file = file.with_context(|| format!("writing {}", path.display()))?;
-        Self::start(folder, file, 0.0, lock, sinks)
+struct LogFile {
+    folder: RunFolder,
+    /// None after an error.
+    file: Option<File>,
+    /// What the disk has not taken yet.
+    pending: Vec<u8>,
+    /// Something was written that must be on the disk itself.
+    unsynced: bool,
+}
+
+impl Log {
+    fn new(folder: &RunFolder, file: File) -> Self {
+        let file = LogFile { folder: folder.clone(), file: Some(file), pending: Vec::new(), unsynced: false };
+        Self { file: Mutex::new(file), held: AtomicBool::new(false), failure: Mutex::default() }
     }
 
-    /// Goes on with the events of an earlier run: a torn last line is cut off, and of the others only those stay that `keep` accepts
-    /// (called for each event in the order of the file; see [`until_checkpoint`]). Time goes on from the last event kept.
-    ///
-    /// # Errors
-    /// As [`create`](Self::create); also for a damaged log, and ([`Usage`](crate::failure::Usage)) for one with events that only a
-    /// newer moue understands, because nobody could say whether those lie behind the point of resume.
-    pub fn resume(folder: &RunFolder, sinks: Vec<Box<dyn Sink>>, mut keep: impl FnMut(&Event) -> bool) -> Result<Self> {
-        let lock = lock(folder)?;
-        let path = folder.events();
-        let mut reader = EventReader::open(folder)?;
+    fn lock(&self) -> MutexGuard<'_, LogFile> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes events, and what earlier ones left. A resume reads up to a checkpoint's event: it is synced like the checkpoint itself.
+    fn write(&self, events: &[Arc<Event>], last: bool) {
+        let mut log = self.lock();
+        let written = events.iter().try_for_each(|event| write_line(&mut log.pending, event)).map_err(anyhow::Error::from);
+        log.unsynced |= last || events.iter().any(|e| matches!(e.body, Body::Checkpoint { .. }));
+        match written.and_then(|()| log.flush()) {
+            Ok(()) => self.held.store(false, Ordering::SeqCst),
+            Err(error) if disk::is_full(&error) && !last => self.held.store(true, Ordering::SeqCst),
+            Err(error) => {
+                // Nothing is written behind a gap.
+                log.file = None;
+                self.fail(crate::failure::one_line(&error));
+            }
+        }
+    }
+
+    fn fail(&self, error: String) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}
+
+impl LogFile {
+    fn path(&self) -> PathBuf {
+        self.folder.events()
+    }
+
+    /// Gives the disk what it has not taken yet.
+    fn flush(&mut self) -> Result<()> {
+        let path = self.path();
+        let Some(file) = &mut self.file else {
+            self.pending.clear();
+            return Ok(());
+        };
+        let mut flush = || -> io::Result<()> {
+            while !self.pending.is_empty() {
+                match file.write(&self.pending) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(n) => drop(self.pending.drain(..n)),
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            if std::mem::take(&mut self.unsynced) {
+                file.sync_data()?;
+            }
+            Ok(())
+        };
+        flush().with_context(|| format!("writing {}", path.display()))
+    }
+
+    fn settle(&mut self) -> bool {
+        self.unsynced = true;
+        self.file.is_some() && self.flush().is_ok()
+    }
+
+    /// Rewrites the log with those events that `keep` accepts, as they were written, without a torn last line. The time of the last one.
+    fn cut(&mut self, mut keep: impl FnMut(&Event) -> bool) -> Result<f64> {
+        self.flush()?;
+        let path = self.path();
+        let mut reader = EventReader::open(&self.folder)?;
         let before = write_atomic(&path, |w| {
             let mut before = 0.0;
             while let Some(line) = reader.next_line()? {
@@ -137,30 +202,63 @@ impl EventWriter {
                 };
                 if keep(&event) {
                     before = event.t;
-                    write_line(w, &event)?;
+                    w.write_all(reader.text())?;
                 }
             }
             Ok(before)
         })?;
-        let file = OpenOptions::new().append(true).open(&path).with_context(|| format!("writing {}", path.display()))?;
-        Self::start(folder, file, before, lock, sinks)
+        self.file = Some(append(&path)?);
+        Ok(before)
+    }
+}
+
+/// A run that was cut off before its first event has no log yet.
+fn append(path: &Path) -> Result<File> {
+    OpenOptions::new().append(true).create(true).open(path).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Owns the threads behind [`EventSender`]. Dropping it writes what was sent, as [`finish`](Self::finish) does, but tells no errors.
+pub struct EventWriter {
+    folder: RunFolder,
+    sender: EventSender,
+    thread: Option<JoinHandle<()>>,
+    _lock: Lock,
+}
+
+impl EventWriter {
+    /// Begins `events.jsonl` of a new run.
+    ///
+    /// # Errors
+    /// Where the run already has events, or the disk refuses.
+    pub fn create(folder: &RunFolder, lock: Lock, sinks: Vec<Box<dyn Sink>>) -> Result<Self> {
+        let path = folder.events();
+        let file = OpenOptions::new().append(true).create_new(true).open(&path);
+        let file = file.with_context(|| format!("writing {}", path.display()))?;
+        Self::start(Log::new(folder, file), 0.0, lock, sinks)
     }
 
-    fn start(folder: &RunFolder, file: File, before: f64, lock: File, sinks: Vec<Box<dyn Sink>>) -> Result<Self> {
-        let queue = Arc::new(Queue::default());
-        let failure = Failure::default();
+    /// Goes on with the events of an earlier run: a torn last line is cut off, and of the others only those stay that `keep` accepts
+    /// (called for each event in the order of the file; see [`until_checkpoint`]). Time goes on from the last event kept.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create); also for a damaged log, and ([`Usage`](crate::failure::Usage)) for one with events that only a
+    /// newer moue understands, because nobody could say whether those lie behind the point of resume.
+    pub fn resume(folder: &RunFolder, lock: Lock, sinks: Vec<Box<dyn Sink>>, keep: impl FnMut(&Event) -> bool) -> Result<Self> {
+        let log = Log::new(folder, append(&folder.events())?);
+        let before = log.lock().cut(keep)?;
+        Self::start(log, before, lock, sinks)
+    }
+
+    fn start(log: Log, before: f64, lock: Lock, sinks: Vec<Box<dyn Sink>>) -> Result<Self> {
+        let folder = log.lock().folder.clone();
+        let (queue, log) = (Arc::new(Queue::default()), Arc::new(log));
         let shows = sinks.into_iter().map(Show::start).collect::<io::Result<Vec<_>>>().context("starting a progress view")?;
         let thread = {
-            let (queue, failure, path) = (Arc::clone(&queue), Arc::clone(&failure), folder.events());
-            thread::Builder::new().name("events".into()).spawn(move || write_events(file, path, &queue, shows, &failure))
+            let (queue, log) = (Arc::clone(&queue), Arc::clone(&log));
+            thread::Builder::new().name("events".into()).spawn(move || write_events(&log, &queue, shows))
         };
-        Ok(Self {
-            folder: folder.clone(),
-            sender: EventSender { queue, began: Instant::now(), before },
-            failure,
-            thread: Some(thread.context("starting the event writer")?),
-            _lock: lock,
-        })
+        let sender = EventSender { queue, log, began: Instant::now(), before };
+        Ok(Self { folder, sender, thread: Some(thread.context("starting the event writer")?), _lock: lock })
     }
 
     pub fn sender(&self) -> EventSender {
@@ -169,7 +267,7 @@ impl EventWriter {
 
     /// The error that stopped the log, if any. Costs a lock; call it once an interval.
     pub fn check(&self) -> Result<()> {
-        match &*self.failure.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.sender.log.failure.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(anyhow!("{error}")),
             None => Ok(()),
         }
@@ -187,7 +285,7 @@ impl EventWriter {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            keep_first(&self.failure, "the event writer panicked".into());
+            self.sender.log.fail("the event writer panicked".into());
         }
     }
 }
@@ -208,69 +306,23 @@ pub fn until_checkpoint(path: &str) -> impl FnMut(&Event) -> bool + '_ {
     }
 }
 
-fn lock(folder: &RunFolder) -> Result<File> {
-    let path = folder.path().join(".lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-    let file = file.with_context(|| format!("writing {}", path.display()))?;
-    let mut locked = file.try_lock();
-    // Who watches a run touches the lock for an instant to see whether it is held.
-    for _ in 0..GLANCES {
-        if !matches!(locked, Err(TryLockError::WouldBlock)) {
-            break;
-        }
-        thread::sleep(Duration::from_millis(10));
-        locked = file.try_lock();
-    }
-    match locked {
-        Err(TryLockError::WouldBlock) => usage!("another process is writing the run {}", folder.path().display()),
-        // A file system without locks (some network mounts) is no reason to refuse a run.
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
-    }
-}
-
 fn write_line(w: &mut impl Write, event: &Event) -> io::Result<()> {
     serde_json::to_writer(&mut *w, event)?;
     w.write_all(b"\n")
 }
 
-fn keep_first(failure: &Failure, error: String) {
-    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-}
-
-fn write_events(file: File, path: PathBuf, queue: &Queue, shows: Vec<Show>, failure: &Failure) {
-    let mut writer = Some(BufWriter::with_capacity(1 << 16, file));
-    while let Some(events) = queue.take(PATIENCE) {
-        if let Some(w) = &mut writer {
-            let mut result = events.iter().try_for_each(|event| write_line(w, event)).and_then(|()| w.flush());
-            // A resume reads up to a checkpoint's event: it must be on the disk like the checkpoint itself.
-            if events.iter().any(|e| matches!(e.body, Body::Checkpoint { .. })) {
-                result = result.and_then(|()| w.get_ref().sync_data());
-            }
-            if let Err(error) = result {
-                stop(&mut writer, &path, &error, failure);
-            }
-        }
+fn write_events(log: &Log, queue: &Queue, shows: Vec<Show>) {
+    while let Some(mut events) = queue.take(PATIENCE) {
+        log.write(events.make_contiguous(), false);
         for event in &events {
             shows.iter().for_each(|show| show.queue.push(Arc::clone(event)));
         }
     }
-    if let Some(w) = &writer
-        && let Err(error) = w.get_ref().sync_all()
-    {
-        stop(&mut writer, &path, &error, failure);
-    }
+    log.write(&[], true);
     let deadline = Instant::now() + FAREWELL;
     shows.iter().for_each(|show| show.queue.close());
     for show in shows {
         show.end(deadline);
-    }
-}
-
-fn stop(writer: &mut Option<BufWriter<File>>, path: &Path, error: &io::Error, failure: &Failure) {
-    keep_first(failure, format!("writing {}: {error}", path.display()));
-    if let Some(w) = writer.take() {
-        // Dropping the buffer would try to write it once more, behind the gap.
-        let _ = w.into_parts();
     }
 }
 
@@ -348,23 +400,23 @@ mod tests {
     #[test]
     fn one_writer_at_a_time() {
         let (_root, folder) = run();
-        assert_eq!(is_written(&folder), None);
-        let writer = EventWriter::create(&folder, vec![]).unwrap();
-        assert_eq!(is_written(&folder), Some(true));
+        assert_eq!(folder.is_written(), None);
+        let writer = EventWriter::create(&folder, folder.lock().unwrap(), vec![]).unwrap();
+        assert_eq!(folder.is_written(), Some(true));
         steps(&writer.sender(), 0..7);
-        let error = EventWriter::resume(&folder, vec![], |_| true).err().unwrap();
+        let error = folder.lock().unwrap_err();
         assert!(exit_code(&error) == 2 && one_line(&error).contains("another process"), "{error:#}");
         // Dropping writes all that was sent, as in a panic of the loop.
         drop(writer);
         assert_eq!(events(&folder).len(), 9);
-        drop(EventWriter::resume(&folder, vec![], |_| true).unwrap());
-        assert_eq!(is_written(&folder), Some(false));
+        drop(EventWriter::resume(&folder, folder.lock().unwrap(), vec![], |_| true).unwrap());
+        assert_eq!(folder.is_written(), Some(false));
     }
 
     #[test]
     fn time_and_steps_go_on_after_a_resume() {
         let (_root, folder) = run();
-        let writer = EventWriter::create(&folder, vec![]).unwrap();
+        let writer = EventWriter::create(&folder, folder.lock().unwrap(), vec![]).unwrap();
         steps(&writer.sender(), 0..7);
         writer.sender().emit(&At::run(), Body::RunFinished { outcome: Outcome::Interrupted, message: String::new() });
         writer.finish().unwrap();
@@ -376,7 +428,7 @@ mod tests {
 
         let mut following = EventReader::open(&folder).unwrap();
         following.by_ref().for_each(|e| drop(e.unwrap()));
-        let writer = EventWriter::resume(&folder, vec![], until_checkpoint("checkpoints/4")).unwrap();
+        let writer = EventWriter::resume(&folder, folder.lock().unwrap(), vec![], until_checkpoint("checkpoints/4")).unwrap();
         assert!(cfg!(not(unix)) || following.replaced());
         steps(&writer.sender(), 5..9);
         writer.finish().unwrap();
@@ -386,18 +438,37 @@ mod tests {
         assert!(events.is_sorted_by_key(|e| e.t), "{events:?}");
         assert!(!events.iter().any(|e| matches!(e.body, Body::RunFinished { .. })));
         // A second beginning of the same run is refused.
-        assert!(EventWriter::create(&folder, vec![]).is_err());
+        assert!(EventWriter::create(&folder, folder.lock().unwrap(), vec![]).is_err());
+    }
+
+    #[test]
+    fn what_a_resume_keeps_stays_as_it_was_written() {
+        let (_root, folder) = run();
+        // A number that a JSON reader gives back with another last digit.
+        let odd = 0.11106361150741577;
+        let writer = EventWriter::create(&folder, folder.lock().unwrap(), vec![]).unwrap();
+        writer.sender().emit(&At::run().step(5, 5.0 / 48.0), Body::Scalars(Scalars::from([("loss", odd)])));
+        drop(writer);
+        let text = fs::read_to_string(folder.events()).unwrap();
+        assert!(text.contains(&odd.to_string()), "{text}");
+        let resume = || drop(EventWriter::resume(&folder, folder.lock().unwrap(), vec![], |_| true).unwrap());
+        resume();
+        assert_eq!(fs::read_to_string(folder.events()).unwrap(), text);
+        // Cut off before the first event.
+        fs::remove_file(folder.events()).unwrap();
+        resume();
+        assert_eq!(fs::read_to_string(folder.events()).unwrap(), "");
     }
 
     #[test]
     fn a_resume_refuses_events_it_does_not_know() {
         let (_root, folder) = run();
-        let writer = EventWriter::create(&folder, vec![]).unwrap();
+        let writer = EventWriter::create(&folder, folder.lock().unwrap(), vec![]).unwrap();
         steps(&writer.sender(), 1..3);
         writer.finish().unwrap();
         let text = fs::read_to_string(folder.events()).unwrap().replacen("scalars", "spectra", 1);
         fs::write(folder.events(), &text).unwrap();
-        let error = EventWriter::resume(&folder, vec![], |_| true).err().unwrap();
+        let error = EventWriter::resume(&folder, folder.lock().unwrap(), vec![], |_| true).err().unwrap();
         assert!(exit_code(&error) == 2 && one_line(&error).contains("newer moue"), "{error:#}");
         assert_eq!(fs::read_to_string(folder.events()).unwrap(), text);
     }
@@ -425,7 +496,7 @@ mod tests {
         let (_root, folder) = run();
         let counts: [Arc<AtomicUsize>; 3] = Default::default();
         let sinks = ["fail", "panic", "hang"].iter().zip(&counts).map(|(&how, n)| Box::new(Bad(how, Arc::clone(n))) as Box<dyn Sink>);
-        let writer = EventWriter::create(&folder, sinks.collect()).unwrap();
+        let writer = EventWriter::create(&folder, folder.lock().unwrap(), sinks.collect()).unwrap();
         let start = Instant::now();
         steps(&writer.sender(), 1..20_000);
         assert!(start.elapsed() < Duration::from_secs(20));
@@ -437,20 +508,47 @@ mod tests {
         assert!(counts.iter().all(|n| n.load(Ordering::SeqCst) == 4));
     }
 
+    #[test]
+    fn what_was_sent_can_be_taken_back() {
+        let (_root, folder) = run();
+        let writer = EventWriter::create(&folder, folder.lock().unwrap(), vec![]).unwrap();
+        let sender = writer.sender();
+        steps(&sender, 0..11);
+        assert!(sender.settle() && events(&folder).len() == 14);
+        sender.take_back(until_checkpoint("checkpoints/4")).unwrap();
+        assert_eq!(events(&folder).len(), 7);
+        steps(&sender, 5..9);
+        writer.finish().unwrap();
+        let seen: Vec<u64> = events(&folder).iter().filter(|e| matches!(e.body, Body::Scalars(_))).map(|e| e.step).collect();
+        assert_eq!(seen, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
     /// `/dev/full` refuses every write.
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_full_disk_is_told() {
+    fn a_full_disk_is_waited_for() {
         let (_root, folder) = run();
-        std::os::unix::fs::symlink("/dev/full", folder.events()).unwrap();
-        let file = OpenOptions::new().append(true).open(folder.events()).unwrap();
-        let writer = EventWriter::start(&folder, file, 0.0, lock(&folder).unwrap(), vec![]).unwrap();
+        let full = || OpenOptions::new().append(true).open("/dev/full").unwrap();
+        let wait = |until: &dyn Fn() -> bool| assert!((0..500).any(|_| (thread::sleep(Duration::from_millis(20)), until()).1));
+        fs::write(folder.events(), "").unwrap();
+        let start = || EventWriter::start(Log::new(&folder, full()), 0.0, folder.lock().unwrap(), vec![]).unwrap();
+        let writer = start();
+        let sender = writer.sender();
+        steps(&sender, 1..6);
+        wait(&|| sender.is_held());
+        assert!(!sender.settle());
+        writer.check().unwrap();
+        // Somebody makes room.
+        sender.log.lock().file = Some(append(&folder.events()).unwrap());
+        wait(&|| !sender.is_held());
+        steps(&sender, 6..9);
+        writer.finish().unwrap();
+        let seen: Vec<u64> = events(&folder).iter().filter(|e| matches!(e.body, Body::Scalars(_))).map(|e| e.step).collect();
+        assert_eq!(seen, (1..9).collect::<Vec<_>>());
+        // Nobody does.
+        let writer = start();
         steps(&writer.sender(), 1..3);
-        let error = (0..100).find_map(|_| {
-            thread::sleep(Duration::from_millis(20));
-            writer.check().err()
-        });
-        assert!(one_line(&error.unwrap()).contains("No space left"));
-        assert!(one_line(&writer.finish().unwrap_err()).contains("events.jsonl"));
+        let error = one_line(&writer.finish().unwrap_err());
+        assert!(error.contains("No space left") && error.contains("events.jsonl"), "{error}");
     }
 }

@@ -68,7 +68,7 @@ impl Sample {
         manifest.data = Some(Data { classes: self.classes.clone(), ..Data::of(pack) });
         manifest.write(&folder).unwrap();
         let train: Vec<String> = pack.split(Split::Train).into_iter().map(|i| pack.faces()[i].id.clone()).collect();
-        let writer = EventWriter::create(&folder, vec![]).unwrap();
+        let writer = EventWriter::create(&folder, folder.lock().unwrap(), vec![]).unwrap();
         let events = writer.sender();
         events.emit(&At::run(), Body::RunStarted { command: "moue demo".into(), version: "0.1.0".into() });
         if self.pretrained {

@@ -40,12 +40,18 @@ impl HistoryWriter {
     /// Appends one epoch; `durable`: it is on disk when this returns, as it must be before a checkpoint says that the epoch is done.
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// Where the disk fails; nothing has been appended then.
     pub fn append(&mut self, frame: &Frame, durable: bool) -> Result<()> {
         let context = || format!("history {}", self.path.display());
-        self.file.write_all(&frame.to_bytes().with_context(context)?).with_context(context)?;
-        if durable {
-            self.file.sync_data().with_context(context)?;
+        let bytes = frame.to_bytes().with_context(context)?;
+        let before = self.file.stream_position().with_context(context)?;
+        let mut append = || -> std::io::Result<()> {
+            self.file.write_all(&bytes)?;
+            if durable { self.file.sync_data() } else { Ok(()) }
+        };
+        if let Err(error) = append() {
+            self.file.set_len(before).and_then(|()| self.file.seek(SeekFrom::Start(before))).with_context(context)?;
+            return Err(error).with_context(context);
         }
         Ok(())
     }

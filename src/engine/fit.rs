@@ -1,0 +1,212 @@
+//! How small the parts of a batch are cut: smaller where the device had no memory for them.
+
+use super::guard;
+use super::objective::{Objective, Source};
+use super::optimizer::gradient_norm;
+use super::read_values;
+use super::shards::{Position, Shards};
+use super::train::{Loaded, Place};
+use crate::failure::{expect_panics, survive};
+use anyhow::Result;
+use burn::optim::GradientsParams;
+use burn::prelude::*;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Forward and backward over a batch, and what the device says of them. It is waited for: whether a step is taken depends on that.
+pub struct Passed {
+    /// Multiplied by the factor that was asked for.
+    pub gradients: GradientsParams,
+    /// One for each part, in order.
+    pub responses: Vec<Option<Tensor<2>>>,
+    pub loss: f64,
+    /// Of the gradients, without the factor.
+    pub norm: f64,
+}
+
+impl Passed {
+    /// Over the parts of a batch as they are cut.
+    ///
+    /// # Errors
+    /// When the device cannot be read; [`Stopped`](crate::run::Stopped) where that is asked for between two rounds of parts.
+    pub fn over<O: Objective>(
+        objective: &O,
+        model: &O::Model,
+        factor: f32,
+        parts: &[<O::Source as Source>::Batch],
+        here: Position,
+        Place { shards, device }: Place,
+    ) -> Result<Self> {
+        let pass = shards.gradients(objective, model, parts, here, factor, device)?;
+        let norm = gradient_norm(model, &pass.gradients);
+        let both = Tensor::cat(std::iter::once(pass.loss).chain(norm).collect(), 0);
+        let values = read_values(both)?;
+        let norm = values.get(1).map_or(0.0, |norm| f64::from(*norm) / f64::from(factor));
+        Ok(Self { gradients: pass.gradients, responses: pass.responses, loss: f64::from(values[0]), norm })
+    }
+
+    pub fn is_finite(&self) -> bool {
+        self.loss.is_finite() && self.norm.is_finite()
+    }
+
+    /// See [`guard::bad_tensors`].
+    ///
+    /// # Errors
+    /// When the device cannot be read.
+    pub fn bad_tensors<M: burn::module::Module>(&self, model: &M) -> Result<Vec<String>> {
+        guard::bad_tensors(model, &self.gradients)
+    }
+}
+
+/// Parts of a batch in turn, beside those of the shards.
+pub struct Fit(AtomicUsize);
+
+impl Fit {
+    pub fn new(accumulate: usize) -> Self {
+        Self(AtomicUsize::new(accumulate.max(1)))
+    }
+
+    /// Parts of a batch.
+    pub fn parts(&self, shards: &Shards) -> usize {
+        shards.count() * self.0.load(Ordering::Relaxed)
+    }
+
+    /// [`Passed::over`] a batch; where there is no memory for its parts, over smaller ones, of which the batch then is made.
+    ///
+    /// # Errors
+    /// As there, and where not even single faces fit.
+    #[expect(clippy::too_many_arguments)]
+    pub fn passes<O: Objective>(
+        &self,
+        objective: &O,
+        model: &O::Model,
+        factor: f32,
+        loaded: &mut Loaded<<O::Source as Source>::Batch>,
+        here: Position,
+        place: Place,
+        mut tell: impl FnMut(String),
+    ) -> Result<Passed> {
+        let Place { shards, device } = place;
+        // Devices without memory panic, which is mended here.
+        let _quiet = expect_panics();
+        loop {
+            let error = match survive(|| Passed::over(objective, model, factor, &loaded.parts, here, place)) {
+                Ok(pass) => return Ok(pass),
+                Err(error) => error,
+            };
+            if !is_out_of_memory(&error) || loaded.parts.len() >= loaded.positions.len() {
+                return Err(error);
+            }
+            device.memory_cleanup();
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(2 * n)).ok();
+            *loaded = Loaded::prepare(&*objective.source(), loaded.epoch, &loaded.positions, self.parts(shards))?;
+            let at_once = loaded.positions.len().div_ceil(loaded.parts.len()) * shards.count();
+            tell(format!("the device had no memory for this step: from now on {at_once} faces at once, the batch stays what it is"));
+        }
+    }
+}
+
+/// Whether a device said so, in the words of wgpu, Vulkan or burn's allocator.
+fn is_out_of_memory(error: &anyhow::Error) -> bool {
+    let text = format!("{error:#}").to_lowercase();
+    ["out of memory", "out of device memory", "outofmemory", "out_of_device_memory"].iter().any(|words| text.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::guard::Raw;
+    use crate::engine::objective::{EpochEnd, Pass, Shard};
+    use crate::model::Noise;
+    use crate::random::Streams;
+    use anyhow::Context;
+    use burn::nn::{Linear, LinearConfig};
+    use std::sync::Arc;
+
+    /// Faces are their positions.
+    struct Numbers(usize);
+
+    impl Source for Numbers {
+        type Batch = Vec<f32>;
+
+        fn faces(&self) -> usize {
+            self.0
+        }
+
+        fn prepare(&self, _epoch: u64, positions: &[usize]) -> Result<Vec<f32>> {
+            Ok(positions.iter().map(|&p| p as f32).collect())
+        }
+
+        fn names(&self, positions: &[usize]) -> Vec<String> {
+            positions.iter().map(usize::to_string).collect()
+        }
+
+        fn raw(&self, _batch: &Vec<f32>) -> Vec<Raw> {
+            Vec::new()
+        }
+    }
+
+    /// On a device that has memory for so many faces at once.
+    struct Room {
+        faces: usize,
+        says: &'static str,
+    }
+
+    impl Objective for Room {
+        type Model = Linear;
+        type Source = Numbers;
+
+        fn source(&self) -> Arc<Numbers> {
+            Arc::new(Numbers(12))
+        }
+
+        fn weight(&self, batch: &Vec<f32>) -> f64 {
+            batch.len() as f64
+        }
+
+        fn forward(&self, model: &Linear, batch: &Vec<f32>, shard: Shard, _noise: &mut Noise, device: &Device) -> Pass {
+            assert!(batch.len() <= self.faces, "{}", self.says);
+            let x = Tensor::<2>::from_data(TensorData::new(batch.clone(), [batch.len(), 1]), device);
+            let loss = model.forward(x).square().mean().mul_scalar(shard.share as f32);
+            Pass { loss, response: None }
+        }
+
+        fn end_epoch(&mut self, _model: &Linear, _end: EpochEnd) -> Result<Option<f64>> {
+            Ok(None)
+        }
+    }
+
+    /// The weight's gradient, faces at once, and what was told.
+    fn gradient(room: &Room) -> Result<(Vec<f32>, usize, Vec<String>)> {
+        let device = Device::flex().autodiff();
+        let mut model = LinearConfig::new(1, 1).init(&device);
+        (model.weight, model.bias) = (model.weight.map(|w| Tensor::from_inner(w.ones_like().inner()).require_grad()), None);
+        let shards = Shards::new(2)?;
+        let fit = Fit::new(1);
+        let source = room.source();
+        let mut loaded = Loaded::prepare(&*source, 0, &(0..12).collect::<Vec<_>>(), fit.parts(&shards))?;
+        let here = Position { streams: Streams::new(0), stage: "test", step: 0 };
+        let mut told = Vec::new();
+        let place = Place { shards: &shards, device: &device };
+        let pass = fit.passes(room, &model, 1.0, &mut loaded, here, place, |text| told.push(text))?;
+        let gradient = pass.gradients.get::<2>(model.weight.id).context("the weight's gradient")?;
+        Ok((read_values(gradient)?, loaded.parts[0].len(), told))
+    }
+
+    #[test]
+    fn without_memory_parts_are_halved_and_the_gradient_stays() {
+        let wgpu = "wgpu error: Out of Memory";
+        let (whole, at_once, told) = gradient(&Room { faces: 12, says: wgpu }).unwrap();
+        assert_eq!((at_once, told.len()), (6, 0));
+        for (faces, expected) in [(3, 3), (2, 2), (1, 1)] {
+            let (ours, at_once, told) = gradient(&Room { faces, says: wgpu }).unwrap();
+            assert_eq!(at_once, expected);
+            assert!(told.last().unwrap().contains(&format!("{} faces at once", 2 * expected)), "{told:?}");
+            assert!((ours[0] - whole[0]).abs() < 1e-3 * whole[0].abs(), "{ours:?} instead of {whole:?}");
+        }
+        // Not even one fits; and what is no lack of memory is told as it is.
+        let error = gradient(&Room { faces: 0, says: "out of device memory allocating 8 bytes" }).unwrap_err();
+        assert!(format!("{error:#}").contains("out of device memory"), "{error:#}");
+        let error = gradient(&Room { faces: 0, says: "an index is out of range" }).unwrap_err();
+        assert!(format!("{error:#}").contains("out of range"), "{error:#}");
+    }
+}
