@@ -26,8 +26,8 @@ use std::time::Instant;
 pub const AHEAD: usize = 4;
 /// Name of a checkpoint's blob.
 const LOSS_SCALE: &str = "loss_scale.json";
-/// Checkpoints kept of a stage that still runs.
-const KEEP: usize = 2;
+/// Checkpoints kept of a stage that still runs; of a finished one the last.
+pub const KEEP: usize = 2;
 
 /// All that a stage's training needs to know.
 pub struct Plan<'a> {
