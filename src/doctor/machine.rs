@@ -40,7 +40,7 @@ fn judged(found: &str, compiler: Compiler, trouble: Option<Trouble>) -> Row {
         Some(Trouble::Avoided) => Row::warning(
             "driver",
             format!("{found}: it lacks explicit layouts of workgroup memory, without which burn's SPIR-V is invalid"),
-            "results are right, only slower; a newer driver (Mesa 23 and later has them for GPUs) would be faster",
+            "results are right, only slower; a driver with VK_KHR_workgroup_memory_explicit_layout would be faster",
         ),
         Some(Trouble::Wrong) => Row::stop(
             "driver",

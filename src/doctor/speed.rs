@@ -71,6 +71,22 @@ impl Pace {
 pub struct Times {
     all: Vec<(String, Option<f64>)>,
     faces: usize,
+    /// What is to be said of other programs that work meanwhile; empty where there are none.
+    busy: String,
+}
+
+/// Programs that want a core, for each core there is, from which on what is measured is not what the machine can do.
+const BUSY: f64 = 2.0;
+
+/// Says how busy the machine was before anything was measured; nothing where it is not, or the system does not tell (`/proc/loadavg`).
+fn busy() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: Option<f64> = text.split(' ').next().and_then(|word| word.parse().ok());
+    match load.filter(|load| *load > BUSY * cores as f64) {
+        Some(load) => format!(", measured while {load:.0} programs shared {cores} cores"),
+        None => String::new(),
+    }
 }
 
 impl Times {
@@ -83,7 +99,7 @@ impl Times {
     pub fn row(&self) -> Row {
         let name = "time";
         let Some(total) = self.total() else { return Row::ok(name, "not known: not everything could be measured") };
-        let found = format!("{} for all trainings on {} faces", duration(total), self.faces);
+        let found = format!("{} for all trainings on {} faces{}", duration(total), self.faces, self.busy);
         let shorter = "fewer epochs, a smaller network (overlays vit-small, vit-tiny), or another device";
         match total {
             total if total > TOO_LONG => Row::stop(name, format!("{found}: more than {}", duration(TOO_LONG)), shorter),
@@ -98,7 +114,7 @@ impl Times {
 /// # Errors
 /// When faces cannot be generated into a temporary folder.
 pub fn measure(case: &Case, estimates: &Estimates, enough: f64, mut tell: impl FnMut(Row)) -> Result<Times> {
-    let mut times = Times { faces: case.train_faces(), ..Times::default() };
+    let mut times = Times { faces: case.train_faces(), busy: busy(), ..Times::default() };
     let bench = Bench::open(&case.settings, case)?;
     let mut folds: Option<Option<Pace>> = None;
     for training in case.trainings() {
@@ -165,6 +181,7 @@ struct Bench<'a> {
     candidates: Candidates,
     device: Device,
     is_cpu: bool,
+    is_hardware: bool,
     machine: Machine,
     shards: Shards,
     _folder: TempDir,
@@ -185,7 +202,8 @@ impl<'a> Bench<'a> {
         let machine = Machine::of(settings, &case.open, case.precision());
         let shards = Shards::new(machine.shards)?.in_precision(machine.precision);
         let device = case.open.device.clone().autodiff();
-        Ok(Self { settings, pack, candidates, device, is_cpu: case.open.is_cpu, machine, shards, _folder: folder })
+        let (is_cpu, is_hardware) = (case.open.is_cpu, case.open.is_hardware);
+        Ok(Self { settings, pack, candidates, device, is_cpu, is_hardware, machine, shards, _folder: folder })
     }
 
     /// A training's pace with at most `room` faces at once. A panic of the tensor library is an error.
@@ -216,33 +234,37 @@ impl<'a> Bench<'a> {
         self.steps(objective, model, training, room)
     }
 
-    /// Steps of growing size, the last size for a while.
-    fn steps<O: Objective>(&self, mut objective: O, mut model: O::Model, training: Training, room: usize) -> Result<Pace> {
+    /// Steps of growing size, the last size for a while. A GPU begins with what a batch holds at once: it compiles for each size anew.
+    fn steps<O: Objective>(&self, mut objective: O, model: O::Model, training: Training, room: usize) -> Result<Pace> {
         let regime = Regime::of(training, self.settings);
         let planned = regime.batch.div_ceil(regime.accumulate.max(1));
         let most = planned.min(room).min(objective.source().faces()).max(1);
         let mut optimizer =
             Optimizer::new(&model, &training.optimizer(self.settings)).in_precision(self.shards.precision(), LossScale::default());
-        // The first step of each size finds memory, and on a GPU compiles.
-        let (mut at_once, mut grows, mut count) = (self.shards.count().min(most), true, 0);
-        let (mut sum, mut turns, mut began) = (Pace::default(), 0.0, Instant::now());
-        loop {
-            let turn = Instant::now();
-            let (next, pace) = self.step(&mut objective, model, &mut optimizer, training, at_once, count)?;
-            (model, count) = (next, count + 1);
-            if grows {
-                grows = at_once < most && turn.elapsed() < QUICK;
-                at_once = if grows { (2 * at_once).min(most) } else { at_once };
-                began = Instant::now();
-                continue;
+        let (mut slot, mut count) = (Some(model), 0);
+        let mut turn = |faces: usize| -> Result<Pace> {
+            let model = slot.take().context("the model is inside a step")?;
+            let (model, pace) = self.step(&mut objective, model, &mut optimizer, training, faces, count)?;
+            (slot, count) = (Some(model), count + 1);
+            Ok(pace)
+        };
+        let mut at_once = if self.is_hardware { most } else { self.shards.count().min(most) };
+        let (first, began) = loop {
+            // Finds memory, and on a GPU compiles.
+            turn(at_once)?;
+            let began = Instant::now();
+            let pace = turn(at_once)?;
+            if at_once == most || began.elapsed() > QUICK {
+                break (pace, began);
             }
-            (sum.prepare, sum.face, sum.update) = (sum.prepare + pace.prepare, sum.face + pace.face, sum.update + pace.update);
-            turns += 1.0;
-            if began.elapsed() >= MEASURE {
-                let Pace { prepare, face, update, .. } = sum;
-                return Ok(Pace { prepare: prepare / turns, face: face / turns, update: update / turns, at_once });
-            }
+            at_once = (if self.is_cpu { 2 } else { 8 } * at_once).min(most);
+        };
+        let mut all = vec![first];
+        while began.elapsed() < MEASURE {
+            all.push(turn(at_once)?);
         }
+        let mean = |of: fn(&Pace) -> f64| all.iter().map(of).sum::<f64>() / all.len() as f64;
+        Ok(Pace { prepare: mean(|p| p.prepare), face: mean(|p| p.face), update: mean(|p| p.update), at_once })
     }
 
     /// One step of so many faces.
@@ -302,7 +324,9 @@ mod tests {
 
     #[test]
     fn a_week_is_too_long_and_a_day_is_told() {
-        let row = |seconds: &[Option<f64>]| Times { all: seconds.iter().map(|s| (String::new(), *s)).collect(), faces: 10 }.row();
+        let row = |seconds: &[Option<f64>]| {
+            Times { all: seconds.iter().map(|s| (String::new(), *s)).collect(), faces: 10, busy: String::new() }.row()
+        };
         assert_eq!(row(&[Some(LONG / 2.0), Some(LONG / 2.0)]).verdict, Verdict::Ok);
         assert_eq!(row(&[Some(LONG / 2.0), Some(LONG)]).verdict, Verdict::Warning);
         let stop = row(&[Some(TOO_LONG), Some(1.0)]);

@@ -34,13 +34,21 @@ pub fn suggest(case: &Case, report: &Report, candidates: Vec<Candidate>) -> Resu
         .filter(|c| c.settings.encoder.backbone == case.settings.encoder.backbone && work(&c.settings) < own)
         .collect();
     smaller.sort_by(|a, b| work(&b.settings).total_cmp(&work(&a.settings)));
+    // Seconds for a unit of work, from what was measured last.
+    let mut pace = report.seconds.map(|seconds| seconds / own);
     for candidate in smaller {
-        let expected = report.seconds.map(|seconds| seconds * work(&candidate.settings) / own);
-        if expected.is_some_and(|seconds| seconds > DOUBT * speed::LONG) {
+        let work = work(&candidate.settings);
+        if pace.is_some_and(|pace| pace * work > DOUBT * speed::LONG) {
             continue;
         }
-        if let Some(found) = tried(case, candidate)? {
-            return Ok(Some(found));
+        let words = candidate.words.clone();
+        match tried(case, candidate)? {
+            Tried::Passes { batch_auto, seconds } => {
+                let words = if batch_auto { format!("{words} --batch auto") } else { words };
+                return Ok(Some(Suggestion { words, seconds }));
+            }
+            Tried::TakesAtLeast(seconds) => pace = Some(seconds / work),
+            Tried::Fails => {}
         }
     }
     Ok(None)
@@ -51,13 +59,20 @@ fn work(s: &Settings) -> f64 {
     least(s) * s.grid().pow(2) as f64 * (s.pretrain.epochs + s.finetune.epochs) as f64
 }
 
-/// The candidate, if it passes; in parts where it does not fit as a whole.
-fn tried(case: &Case, Candidate { mut words, settings }: Candidate) -> Result<Option<Suggestion>> {
+/// What became of a candidate.
+enum Tried {
+    Passes { batch_auto: bool, seconds: f64 },
+    TakesAtLeast(f64),
+    Fails,
+}
+
+/// The checks on a candidate; in parts where it does not fit as a whole.
+fn tried(case: &Case, Candidate { settings, .. }: Candidate) -> Result<Tried> {
     let mut other = Case { settings, open: case.open.clone(), pack: case.pack.clone(), faces: case.faces, runs: case.runs.clone() };
     let mut estimates = Estimates::of(&other);
-    if worst(&estimates.rows(&other)) > Verdict::Ok {
+    let batch_auto = worst(&estimates.rows(&other)) > Verdict::Ok;
+    if batch_auto {
         (other.settings.pretrain.accumulate, other.settings.finetune.accumulate) = (0, 0);
-        words += " --batch auto";
         estimates = Estimates::of(&other);
     }
     let mut rows = machine::rows(&other);
@@ -65,12 +80,15 @@ fn tried(case: &Case, Candidate { mut words, settings }: Candidate) -> Result<Op
     rows.push(disk::row(&other, &estimates));
     rows.extend(other.pack.as_ref().map(|pack| data::candidates(pack, &other.settings)));
     if worst(&rows) == Verdict::Stop {
-        return Ok(None);
+        return Ok(Tried::Fails);
     }
     let mut failed = false;
     let times = speed::measure(&other, &estimates, speed::LONG, |row| failed |= row.verdict == Verdict::Stop)?;
-    let total = times.total().filter(|seconds| !failed && *seconds <= speed::LONG);
-    Ok(total.map(|seconds| Suggestion { words, seconds }))
+    Ok(match times.total() {
+        Some(seconds) if !failed && seconds <= speed::LONG => Tried::Passes { batch_auto, seconds },
+        Some(seconds) if !failed => Tried::TakesAtLeast(seconds),
+        _ => Tried::Fails,
+    })
 }
 
 fn worst(rows: &[Row]) -> Verdict {
