@@ -75,7 +75,7 @@ pub struct Times {
     busy: String,
 }
 
-/// Programs that want a core, for each core there is, from which on what is measured is not what the machine can do.
+/// Load for each core (programs that want one) from which on what is measured is not what the machine can do.
 const BUSY: f64 = 2.0;
 
 /// Says how busy the machine was before anything was measured; nothing where it is not, or the system does not tell (`/proc/loadavg`).
@@ -84,7 +84,7 @@ fn busy() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: Option<f64> = text.split(' ').next().and_then(|word| word.parse().ok());
     match load.filter(|load| *load > BUSY * cores as f64) {
-        Some(load) => format!(", measured while {load:.0} programs shared {cores} cores"),
+        Some(load) => format!(", measured at a load of {load:.0} on {cores} cores"),
         None => String::new(),
     }
 }
@@ -248,6 +248,7 @@ impl<'a> Bench<'a> {
             (slot, count) = (Some(model), count + 1);
             Ok(pace)
         };
+        let growth = if self.is_cpu { 2 } else { 8 };
         let mut at_once = if self.is_hardware { most } else { self.shards.count().min(most) };
         let (first, began) = loop {
             // Finds memory, and on a GPU compiles.
@@ -257,7 +258,7 @@ impl<'a> Bench<'a> {
             if at_once == most || began.elapsed() > QUICK {
                 break (pace, began);
             }
-            at_once = (if self.is_cpu { 2 } else { 8 } * at_once).min(most);
+            at_once = (growth * at_once).min(most);
         };
         let mut all = vec![first];
         while began.elapsed() < MEASURE {
