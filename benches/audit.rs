@@ -92,6 +92,7 @@ fn simulate(root: &Path, options: &Options) -> RunFolder {
             protocol: card.name.clone(),
             protocol_hash: card.hash(),
             classes: card.classes.clone(),
+            leaks: None,
         },
         Some(side) => {
             let path = root.join("faces.moue");

@@ -17,8 +17,9 @@
 //! other programs.
 //! Data flows one way: below the resolved configuration nothing reads a flag or an environment variable. [`random`] names every random
 //! stream; [`failure`] says which errors are the user's to mend; [`report`] draws what is to be looked at, and makes the page of a run;
-//! `selftest` holds a device against the CPU, `bench` measures training beside a PyTorch twin. Modules that compute on tensors need the
-//! feature `train` (default); all others, and the commands built on them, do without a GPU library.
+//! `doctor` holds a configuration against machine and data before it is trained, `selftest` a device against the CPU; `bench` measures
+//! training beside a PyTorch twin. Modules that compute on tensors need the feature `train` (default); all others, and the commands built
+//! on them, do without a GPU library.
 
 #[cfg(feature = "train")]
 pub mod ablate;
@@ -31,6 +32,8 @@ pub mod config;
 pub mod crossfit;
 pub mod dashboard;
 pub mod dataset;
+#[cfg(feature = "train")]
+pub mod doctor;
 #[cfg(feature = "train")]
 pub mod engine;
 pub mod eval;

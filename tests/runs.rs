@@ -1,6 +1,7 @@
 //! `moue runs` as a user meets it: the binary on run folders that the library wrote.
 
 use moue::dataset::Split;
+use moue::dataset::leaks::Leak;
 use moue::run::manifest::{Data, Setting};
 use moue::run::{At, Body, EventWriter, Manifest, Outcome, RunFolder, Scalars, Stage, progress};
 use std::fs;
@@ -42,6 +43,7 @@ fn write_run(root: &Path, name: &str, outcome: Option<Outcome>) -> RunFolder {
         protocol: "two".into(),
         protocol_hash: "4567".into(),
         classes: vec!["happiness".into(), "neutral".into()],
+        leaks: Some(vec![Leak { from: Split::Test, to: Split::Train, rows_from: 3, rows_to: 2, pairs: 4 }]),
     });
     manifest.write(&folder).unwrap();
     let writer = EventWriter::create(&folder, folder.lock().unwrap(), vec![progress::log(&folder).unwrap()]).unwrap();
@@ -101,6 +103,7 @@ fn one_run_in_full() {
         "seed       7",
         "protocol   two (4567)",
         "classes    happiness neutral",
+        "leaks      3 test faces have a pixel-identical copy among the training faces",
         "finetune.epochs = 20  (flag)",
         "1 at their defaults",
         "finetune/pll  step 80/80  epoch 2.0/2  finished",

@@ -8,7 +8,7 @@
 //! Hashes are compared only where they agree in one of [`BANDS`] bands of 16 bits. Of eight bands, seven differing bits leave one
 //! untouched, so no pair is missed; 300,000 faces take seconds instead of the 45 billion comparisons of all pairs.
 
-use crate::dataset::{Class, Pack, Pixels, Split};
+use crate::dataset::{Class, Pack, Pixels, Split, leaks};
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -26,8 +26,7 @@ const GRID: usize = 9;
 
 /// A picture reduced to what is compared.
 struct Print {
-    /// Of size and pixels.
-    exact: u64,
+    exact: leaks::Print,
     near: u128,
 }
 
@@ -64,7 +63,7 @@ pub fn find(pack: &Pack) -> Result<Duplicates> {
     let faces = pack.faces().len();
     let prints: Vec<Print> = (0..faces).into_par_iter().map(|i| Ok(print(&pack.pixels(i)?))).collect::<Result<_>>()?;
     let mut sets = Sets::new(faces);
-    let mut first: HashMap<u64, usize> = HashMap::with_capacity(faces);
+    let mut first: HashMap<leaks::Print, usize> = HashMap::with_capacity(faces);
     let mut distinct = Vec::new();
     for (i, p) in prints.iter().enumerate() {
         match first.get(&p.exact) {
@@ -122,17 +121,7 @@ fn near(distinct: &[usize], prints: &[Print]) -> Vec<(usize, usize)> {
 }
 
 fn print(pixels: &Pixels) -> Print {
-    Print { exact: fingerprint(pixels), near: hash(&miniature(pixels, GRID)) }
-}
-
-/// FNV-1a over eight bytes at a time, twice with different starts folded together: not secure, and not meant to be.
-fn fingerprint(pixels: &Pixels) -> u64 {
-    let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    let size = [pixels.width, pixels.height, pixels.channels].into_iter().fold(0xcbf2_9ce4_8422_2325, |h, n| mix(h, n as u64));
-    let (words, rest) = pixels.data.as_chunks::<8>();
-    let hash = words.iter().fold(size, |h, w| mix(h, u64::from_le_bytes(*w)));
-    let hash = rest.iter().fold(hash, |h, b| mix(h, u64::from(*b)));
-    mix(hash, hash >> 32)
+    Print { exact: leaks::print(pixels), near: hash(&miniature(pixels, GRID)) }
 }
 
 /// One bit for each pair of neighbours: whether the left, or the upper one is brighter.
@@ -287,10 +276,10 @@ mod tests {
         let mut prints: Vec<Print> = Vec::new();
         for i in 0..200u64 {
             let near = (0..8).fold(0u128, |h, _| h << 16 | u128::from(rng.random_range(0..1u32 << 16)));
-            prints.push(Print { exact: 2 * i, near });
+            prints.push(Print { exact: u128::from(2 * i).to_le_bytes(), near });
             let flips = rng.random_range(0..12);
             let changed = (0..flips).fold(near, |h, _| h ^ 1 << rng.random_range(0..128));
-            prints.push(Print { exact: 2 * i + 1, near: changed });
+            prints.push(Print { exact: u128::from(2 * i + 1).to_le_bytes(), near: changed });
         }
         let all: Vec<usize> = (0..prints.len()).collect();
         let close = |&(a, b): &(usize, usize)| (prints[a].near ^ prints[b].near).count_ones() <= NEAR;

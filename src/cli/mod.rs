@@ -21,6 +21,8 @@ mod compare;
 #[cfg(feature = "train")]
 mod demo;
 #[cfg(feature = "train")]
+mod doctor;
+#[cfg(feature = "train")]
 mod evaluate;
 #[cfg(feature = "train")]
 mod export;
@@ -61,6 +63,8 @@ pub enum Command {
     /// Generate faces, look into a pack, check it
     Data(data::DataArgs),
     Devices(devices::DevicesArgs),
+    #[cfg(feature = "train")]
+    Doctor(doctor::DoctorArgs),
     Labels(labels::LabelsArgs),
     #[cfg(feature = "train")]
     Pretrain(pretrain::PretrainArgs),
@@ -100,6 +104,8 @@ impl Cli {
             Command::Import(import) => import.run(),
             Command::Data(args) => args.run(),
             Command::Devices(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::Doctor(args) => args.run(),
             Command::Labels(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Pretrain(args) => args.run(),

@@ -6,7 +6,8 @@ use crate::config::{DeviceChoice, Settings};
 use crate::dataset::{Pack, Split, generated};
 use crate::engine::device::{self, OpenDevice};
 use crate::engine::precision::Precision;
-use crate::pipeline::{Footprint, Machine, Regime, Training};
+use crate::pipeline::footprint::bytes;
+use crate::pipeline::{Fit, Footprint, Machine, Regime, Training};
 use anyhow::Result;
 use clap::Args;
 use std::path::PathBuf;
@@ -38,10 +39,7 @@ impl PlanArgs {
         let faces = pack.as_ref().map(|pack| pack.split(Split::Train).len());
         let open = device::open(self.device)?;
         let precision = Precision::of(s.run.precision, &open)?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let or_cores = |n: usize| if n == 0 { cores } else { n };
-        let shards = if open.is_cpu { or_cores(s.run.threads) } else { 1 };
-        let machine = Machine { precision, shards, workers: or_cores(s.run.workers) };
+        let machine = Machine::of(s, &open, precision);
         let trainings = [Training::Pretrain, Training::Finetune(s.finetune.objective)];
         let plans: Vec<(Training, Option<Footprint>)> =
             trainings.into_iter().map(|t| (t, Footprint::of(t, s, card.classes.len(), &machine))).collect();
@@ -91,16 +89,16 @@ fn verdict(s: &Settings, open: &OpenDevice, plans: &[(Training, Option<Footprint
     for (training, plan) in plans {
         let Some((plan, most)) = plan.as_ref().and_then(|plan| Some((plan, plan.most(open)?))) else { continue };
         let name = if *training == Training::Pretrain { "pretrain" } else { "finetune" };
-        text += &match plan.at_once <= most {
-            true => format!("{name} fits; up to about {most} faces at once would\n"),
-            false if most > 0 && Regime::of(*training, s).accumulate == 0 => {
+        text += &match plan.fit(most) {
+            Fit::Whole { most } => format!("{name} fits; up to about {most} faces at once would\n"),
+            Fit::Parts { most } if Regime::of(*training, s).accumulate == 0 => {
                 format!("{name} does not fit at once; --batch auto works on about {most} faces at a time\n")
             }
-            false if most == 0 => format!("{name} does not fit, not even with one face at once: take a smaller network or input\n"),
-            false => {
+            Fit::Parts { most } => {
                 let accumulate = plan.at_once.div_ceil(most);
                 format!("{name} does not fit; with --set {name}.accumulate={accumulate} it should (about {most} faces at once)\n")
             }
+            Fit::Not => format!("{name} does not fit, not even with one face at once: take a smaller network or input\n"),
         };
     }
     text
@@ -108,12 +106,4 @@ fn verdict(s: &Settings, open: &OpenDevice, plans: &[(Training, Option<Footprint
 
 fn millions(n: usize) -> String {
     format!("{:.2} M", n as f64 / 1e6)
-}
-
-fn bytes(n: f64) -> String {
-    match n {
-        n if n >= 1e9 => format!("{:.2} GB", n / 1e9),
-        n if n >= 1e6 => format!("{:.1} MB", n / 1e6),
-        n => format!("{:.1} kB", n / 1e3),
-    }
 }

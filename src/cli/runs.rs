@@ -166,6 +166,7 @@ fn show(run: &RunFolder, all: bool) -> Result<()> {
             lines.push(("data", format!("{} ({})", data.pack, data.pack_hash)));
             lines.push(("protocol", format!("{} ({})", data.protocol, data.protocol_hash)));
             lines.push(("classes", data.classes.join(" ")));
+            lines.push(("leaks", data.leaks_in_words()));
         }
     }
     print(|w| {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Arguments of every command that reads settings.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct SettingsArgs {
     /// Presets of settings, the later over the earlier (`--preset ferplus-cpu,robust`); `moue config list` names them
     #[arg(long, value_name = "NAME", value_delimiter = ',')]

@@ -126,6 +126,7 @@ fn run(events: &[Event]) -> tempfile::TempDir {
         protocol: "seven".into(),
         protocol_hash: String::new(),
         classes: CLASSES.map(String::from).to_vec(),
+        leaks: None,
     });
     manifest.write(&folder).unwrap();
     // Tiles of 32 x 32, each with a slope of its own.

@@ -10,6 +10,7 @@
 pub mod generated;
 pub mod import;
 pub mod landmarks;
+pub mod leaks;
 pub mod pack;
 pub mod picture;
 pub mod profile;

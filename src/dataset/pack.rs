@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
@@ -302,11 +303,16 @@ impl Pack {
     /// Reads the picture of face `i` from disk.
     pub fn pixels(&self, i: usize) -> Result<Pixels> {
         let (width, height, channels) = self.size(i);
-        let mut data = vec![0; width * height * channels];
+        Ok(Pixels::new(width, height, channels, self.pixels_at(i, 0..width * height * channels)?))
+    }
+
+    /// A part of the picture of face `i`, `range` in bytes.
+    pub(super) fn pixels_at(&self, i: usize, range: Range<usize>) -> Result<Vec<u8>> {
+        let mut data = vec![0; range.len()];
         self.file
-            .read_exact_at(&mut data, self.places[i].0)
+            .read_exact_at(&mut data, self.places[i].0 + range.start as u64)
             .with_context(|| format!("pack {}: picture of face {}", self.path.display(), self.faces[i].id))?;
-        Ok(Pixels::new(width, height, channels, data))
+        Ok(data)
     }
 
     /// A hash of everything the pack says: card, index (which holds the votes and splits) and pictures.

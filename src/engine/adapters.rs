@@ -47,6 +47,15 @@ pub enum Compiler {
     Wgsl,
 }
 
+/// How a driver on which burn's own choice of compiler makes invalid kernels is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// With another compiler: right, and slower.
+    Avoided,
+    /// With that very compiler: results may be wrong, or the process ends.
+    Wrong,
+}
+
 /// One adapter under one API.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AdapterInfo {
@@ -146,6 +155,15 @@ impl AdapterInfo {
     /// The place of the adapter in lists and messages; for Vulkan it is also what `--device` takes.
     pub fn place(&self) -> String {
         format!("{}:{}", if self.api == Api::Gl { "gl".into() } else { self.api.to_string().to_lowercase() }, self.index)
+    }
+
+    /// What is known to go wrong with this driver when burn's kernels are compiled to `compiler`.
+    pub fn trouble(&self, compiler: Compiler) -> Option<Trouble> {
+        match (self.compiler == self.unasked, compiler == self.unasked) {
+            (true, _) => None,
+            (false, true) => Some(Trouble::Wrong),
+            (false, false) => Some(Trouble::Avoided),
+        }
     }
 
     fn new(api: Api, index: usize, adapter: &Adapter) -> Self {
@@ -270,6 +288,15 @@ pub(super) mod tests {
             memory: None,
             refused: None,
         }
+    }
+
+    #[test]
+    fn a_driver_without_explicit_layouts_is_trouble_under_spirv_only() {
+        let sound = adapter(Api::Vulkan, 0, Kind::Discrete, "RTX");
+        let old = AdapterInfo { compiler: Compiler::Wgsl, ..sound.clone() };
+        assert_eq!([Compiler::Spirv, Compiler::Wgsl].map(|c| sound.trouble(c)), [None; 2]);
+        assert_eq!(old.trouble(Compiler::Spirv), Some(Trouble::Wrong));
+        assert_eq!(old.trouble(old.compiler), Some(Trouble::Avoided));
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct OpenDevice {
     pub is_cpu: bool,
     /// Whether it is a GPU, and not a program that stands in for one.
     pub is_hardware: bool,
+    /// What is known of the adapter. None on the CPU.
+    pub adapter: Option<AdapterInfo>,
     /// What burn's kernels are compiled to. None on the CPU, where there is nothing to compile.
     pub compiler: Option<Compiler>,
     /// What goes into the manifest.
@@ -163,7 +165,17 @@ fn open_cpu(why: String) -> OpenDevice {
     let cpu = cpu();
     let name = format!("CPU ({})", cpu.name);
     let description = json!({"name": name, "api": "cpu", "backend": "flex", "cpu": cpu.name, "cores": cpu.cores, "memory": cpu.memory});
-    OpenDevice { device: Device::flex(), name, is_cpu: true, is_hardware: false, compiler: None, description, setup: None, why }
+    OpenDevice {
+        device: Device::flex(),
+        name,
+        is_cpu: true,
+        is_hardware: false,
+        adapter: None,
+        compiler: None,
+        description,
+        setup: None,
+        why,
+    }
 }
 
 /// burn refuses to set the same adapter up twice in a process, so what has been opened is kept.
@@ -176,9 +188,17 @@ fn open_adapter(adapters: &[AdapterInfo], picked: usize, compiler: Compiler, why
     let mut description = serde_json::to_value(adapter)?;
     description["compiler"] = serde_json::to_value(compiler)?;
     description["backend"] = format!("wgpu, {compiler}").into();
-    let (name, compiler) = (adapter.name.clone(), Some(compiler));
-    let is_hardware = adapter.kind != Kind::Cpu;
-    Ok(OpenDevice { device: device.into(), name, is_cpu: false, is_hardware, compiler, description, setup: Some(setup), why })
+    Ok(OpenDevice {
+        device: device.into(),
+        name: adapter.name.clone(),
+        is_cpu: false,
+        is_hardware: adapter.kind != Kind::Cpu,
+        adapter: Some(adapter.clone()),
+        compiler: Some(compiler),
+        description,
+        setup: Some(setup),
+        why,
+    })
 }
 
 fn set_up(adapters: &[AdapterInfo], adapter: &AdapterInfo, compiler: Compiler) -> Result<(WgpuDevice, WgpuSetup)> {

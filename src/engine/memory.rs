@@ -1,4 +1,4 @@
-//! How much memory training takes.
+//! How much memory training takes, and how much there is.
 
 use burn::prelude::Device;
 
@@ -8,4 +8,11 @@ pub fn reserved(device: &Device) -> Option<u64> {
         Some(usage) => Some(usage.bytes_reserved),
         None => memory_stats::memory_stats().map(|stats| stats.physical_mem as u64),
     }
+}
+
+/// Bytes of main memory that nobody uses now, caches counted as free; none where the system does not say (`/proc/meminfo`).
+pub fn available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
 }

@@ -92,27 +92,75 @@ impl Variant {
 
     /// WebGPU's default limits: what every adapter grants.
     fn check_limits(&self, module: &naga::Module) -> Result<u32, String> {
-        let limits = wgpu::Limits::defaults();
+        let demands = Demands::of(module, self.kernel.entry)?;
+        if let Some(short) = demands.beyond(&wgpu::Limits::defaults()).first() {
+            return Err(format!("shaders/{}.wgsl: {} {}, WebGPU grants {}", self.kernel.name, short.have, short.what, short.most));
+        }
+        let Demands { workgroup_bytes, buffers, threads } = demands;
+        if buffers as usize != self.kernel.buffers || threads == 0 {
+            return Err(format!("shaders/{}.wgsl: {} buffers are bound, the shader has {buffers}", self.kernel.name, self.kernel.buffers));
+        }
+        Ok(workgroup_bytes)
+    }
+}
+
+/// What a shader asks of a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demands {
+    pub workgroup_bytes: u32,
+    /// Storage buffers.
+    pub buffers: u32,
+    /// In a workgroup.
+    pub threads: u32,
+}
+
+/// A demand that a device does not meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    pub what: &'static str,
+    pub have: u32,
+    pub most: u32,
+}
+
+impl Demands {
+    fn of(module: &naga::Module, entry: &str) -> Result<Self, String> {
         let mut layouter = Layouter::default();
         layouter.update(module.to_ctx()).map_err(|e| e.to_string())?;
         let in_space = |wanted: fn(AddressSpace) -> bool| module.global_variables.iter().filter(move |(_, v)| wanted(v.space));
-        let workgroup: u32 = in_space(|s| s == AddressSpace::WorkGroup).map(|(_, v)| layouter[v.ty].size).sum();
-        let storage = in_space(|s| matches!(s, AddressSpace::Storage { .. })).count();
-        let threads: u32 =
-            module.entry_points.iter().find(|e| e.name == self.kernel.entry).map_or(0, |e| e.workgroup_size.iter().product());
-        for (what, have, most) in [
-            ("bytes of workgroup memory", workgroup, limits.max_compute_workgroup_storage_size),
-            ("storage buffers", storage as u32, limits.max_storage_buffers_per_shader_stage),
-            ("threads in a workgroup", threads, limits.max_compute_invocations_per_workgroup),
-        ] {
-            if have > most {
-                return Err(format!("shaders/{}.wgsl: {have} {what}, WebGPU grants {most}", self.kernel.name));
-            }
-        }
-        if storage != self.kernel.buffers || threads == 0 {
-            return Err(format!("shaders/{}.wgsl: {} buffers are bound, the shader has {storage}", self.kernel.name, self.kernel.buffers));
-        }
-        Ok(workgroup)
+        Ok(Self {
+            workgroup_bytes: in_space(|s| s == AddressSpace::WorkGroup).map(|(_, v)| layouter[v.ty].size).sum(),
+            buffers: in_space(|s| matches!(s, AddressSpace::Storage { .. })).count() as u32,
+            threads: module.entry_points.iter().find(|e| e.name == entry).map_or(0, |e| e.workgroup_size.iter().product()),
+        })
+    }
+
+    /// The most that any of our kernels asks, whatever its constants: none of them sizes memory or workgroups.
+    ///
+    /// # Errors
+    /// A shader that does not parse.
+    pub fn of_all() -> Result<Self, String> {
+        [&hog::HOG, &patch_gather::GATHER, &patch_gather::SCATTER, &patch_pixels::PATCH_PIXELS].into_iter().try_fold(
+            Self::default(),
+            |most, kernel| {
+                let module = naga::front::wgsl::parse_str(kernel.source).map_err(|e| e.emit_to_string(kernel.source))?;
+                let one = Self::of(&module, kernel.entry)?;
+                Ok(Self {
+                    workgroup_bytes: most.workgroup_bytes.max(one.workgroup_bytes),
+                    buffers: most.buffers.max(one.buffers),
+                    threads: most.threads.max(one.threads),
+                })
+            },
+        )
+    }
+
+    /// What of them a device does not grant.
+    pub fn beyond(&self, limits: &wgpu::Limits) -> Vec<Shortage> {
+        let all = [
+            ("bytes of workgroup memory", self.workgroup_bytes, limits.max_compute_workgroup_storage_size),
+            ("storage buffers", self.buffers, limits.max_storage_buffers_per_shader_stage),
+            ("threads in a workgroup", self.threads, limits.max_compute_invocations_per_workgroup),
+        ];
+        all.into_iter().filter(|(_, have, most)| have > most).map(|(what, have, most)| Shortage { what, have, most }).collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! How much memory a training will take, before it starts: what `moue config plan` prints.
+//! How much memory a training will take, before it starts: what `moue config plan` prints and `moue doctor` judges.
 //!
 //! Weights, their gradients and AdamW's two moments are counted exactly. What a face takes is the sum of what the layers of
 //! [`crate::kernels::layers`] keep for the backward pass, and of the gradients that are on the way at the widest place. Both leave out what
@@ -31,6 +31,26 @@ pub struct Machine {
     pub workers: usize,
 }
 
+impl Machine {
+    /// As trainings use `open` under settings.
+    pub fn of(s: &Settings, open: &OpenDevice, precision: Precision) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let or_cores = |n: usize| if n == 0 { cores } else { n };
+        Self { precision, shards: if open.is_cpu { or_cores(s.run.threads) } else { 1 }, workers: or_cores(s.run.workers) }
+    }
+}
+
+/// Whether a training has room on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// As it is; so many faces at once would fit.
+    Whole { most: usize },
+    /// In parts of at most so many faces.
+    Parts { most: usize },
+    /// Not even one face at once.
+    Not,
+}
+
 /// Memory of a training, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Footprint {
@@ -42,6 +62,8 @@ pub struct Footprint {
     pub optimizer: f64,
     /// What a face needs between its forward and its backward pass.
     pub face: f64,
+    /// The largest single tensor of a step, for each face in it.
+    pub widest: f64,
     /// Faces that are worked on at once: `batch / accumulate`.
     pub at_once: usize,
     /// The program and the batches that its loader keeps ready; in main memory also where a GPU trains.
@@ -67,6 +89,7 @@ impl Footprint {
             gradients: copy * if machine.shards > 1 { machine.shards as f64 + 1.0 } else { 1.0 },
             optimizer: 2.0 * copy,
             face: face(training, s, classes, machine.precision),
+            widest: widest(training, s, machine.precision),
             at_once,
             host: PROGRAM + (AHEAD + machine.workers) as f64 * regime.batch as f64 * pixels,
         })
@@ -84,13 +107,49 @@ impl Footprint {
 
     /// The most faces at once that a device has memory for; none where its driver does not tell how much it has.
     pub fn most(&self, open: &OpenDevice) -> Option<usize> {
-        let room = open.usable_memory()? - if open.is_cpu { self.host } else { 0.0 };
-        Some(((room - self.fixed()) / self.face).max(0.0) as usize)
+        open.usable_memory().map(|memory| self.most_within(memory, open.is_cpu))
+    }
+
+    /// The same for so many bytes; those of a CPU also hold the program.
+    pub fn most_within(&self, memory: f64, is_cpu: bool) -> usize {
+        let room = memory - if is_cpu { self.host } else { 0.0 };
+        ((room - self.fixed()) / self.face).max(0.0) as usize
+    }
+
+    /// How that goes with the faces at once that are planned.
+    pub fn fit(&self, most: usize) -> Fit {
+        match most {
+            0 => Fit::Not,
+            most if self.at_once <= most => Fit::Whole { most },
+            most => Fit::Parts { most },
+        }
+    }
+}
+
+/// Bytes of the matrices that settings ask for, at the least: before a network is made only to count it.
+pub fn least(s: &Settings) -> f64 {
+    let blocks = |count: usize, width: usize, ratio: f64| count as f64 * (width as f64).powi(2) * (4.0 + 2.0 * ratio);
+    let encoder = match s.encoder.backbone {
+        Backbone::Vit => blocks(s.vit.depth, s.vit.dim, s.vit.mlp_ratio) + (s.grid().pow(2) * s.vit.dim) as f64,
+        // 512 x 512 x 9 at the original width of 64: the larger half of it.
+        Backbone::Resnet18 => 3.0 * 9.0 * (8.0 * s.resnet.width as f64).powi(2),
+    };
+    let decoder = if s.decoder.enabled { blocks(s.decoder.layers, s.vit.dim, s.decoder.mlp_ratio) } else { 0.0 };
+    let mim = if s.pretrain.method.visible_only() { blocks(s.mim.decoder_depth, s.mim.decoder_dim, s.vit.mlp_ratio) } else { 0.0 };
+    SINGLE * (encoder + decoder.max(mim))
+}
+
+/// As a person reads it.
+pub fn bytes(n: f64) -> String {
+    match n {
+        n if n >= 1e9 => format!("{:.2} GB", n / 1e9),
+        n if n >= 1e6 => format!("{:.1} MB", n / 1e6),
+        n => format!("{:.1} kB", n / 1e3),
     }
 }
 
 /// Values in the network, by making it.
-fn values(training: Training, s: &Settings, classes: usize) -> usize {
+pub fn values(training: Training, s: &Settings, classes: usize) -> usize {
     let device = Device::flex();
     let init = Init { streams: Streams::new(0), device: &device };
     match training {
@@ -122,6 +181,12 @@ impl Blocks {
         self.count as f64 * (SINGLE * always + product_bytes(precision) * products)
     }
 
+    /// The largest single tensor: the inner layer, q, k and v as one, or the weights of attention.
+    fn widest(&self, precision: Precision) -> f64 {
+        let Self { tokens, dim, heads, hidden, .. } = *self;
+        (SINGLE * tokens * hidden.max(3.0 * dim)).max(product_bytes(precision) * heads * tokens * tokens)
+    }
+
     /// Gradients on the way at the widest place, the block's inner layer: of its output and of its input.
     fn passing(&self) -> f64 {
         SINGLE * self.tokens * (2.0 * self.hidden + 2.0 * self.dim)
@@ -135,51 +200,84 @@ fn product_bytes(precision: Precision) -> f64 {
     }
 }
 
-/// What one face takes.
-fn face(training: Training, s: &Settings, classes: usize, precision: Precision) -> f64 {
-    let (dim, patches) = (s.vit.dim as f64, s.grid().pow(2) as f64);
-    let cls = f64::from(u8::from(s.vit.cls));
-    let pretrains = training == Training::Pretrain;
-    let seen = match training {
+/// Patches that the encoder sees of a face.
+fn seen(training: Training, s: &Settings) -> f64 {
+    let patches = s.grid().pow(2) as f64;
+    match training {
         Training::Pretrain if s.pretrain.method.visible_only() => patches - s.hidden_patches() as f64,
         Training::Pretrain => patches,
         _ => s.finetune_patches().map_or(patches, |n| n as f64),
-    };
-    let encoder = Blocks {
+    }
+}
+
+/// The encoder's blocks on so many patches.
+fn encoder(s: &Settings, patches: f64) -> Blocks {
+    let dim = s.vit.dim as f64;
+    Blocks {
         count: s.vit.depth,
-        tokens: seen + cls,
+        tokens: patches + f64::from(u8::from(s.vit.cls)),
         dim,
         heads: s.vit.heads as f64,
         hidden: dim * s.vit.mlp_ratio,
         gelu: s.vit.activation == Activation::Gelu,
+    }
+}
+
+/// The blocks that predict what is hidden, where the encoder sees only the rest.
+fn mim_decoder(s: &Settings) -> Blocks {
+    let width = s.mim.decoder_dim as f64;
+    Blocks {
+        count: s.mim.decoder_depth,
+        dim: width,
+        heads: s.mim.decoder_heads as f64,
+        hidden: width * s.vit.mlp_ratio,
+        ..encoder(s, s.grid().pow(2) as f64)
+    }
+}
+
+/// Values of a face after each convolution of the stem; none where patches are embedded as they are.
+fn stem(s: &Settings) -> impl Iterator<Item = f64> {
+    let convolutions = if s.vit.stem == Stem::Conv { s.vit.patch.ilog2() } else { 0 };
+    (1..=convolutions).map(move |l| (s.data.size >> l).pow(2) as f64 * (s.vit.dim >> (convolutions - l)) as f64)
+}
+
+/// The largest tensor that a step has of one face. Evaluation, in single precision and of all patches, has one for each of its faces, too.
+fn widest(training: Training, s: &Settings, precision: Precision) -> f64 {
+    let blocks = encoder(s, seen(training, s)).widest(precision);
+    let other = match training {
+        Training::Pretrain => {
+            let target = SINGLE * (s.grid().pow(2) * target_len(s)) as f64;
+            target.max(if s.pretrain.method.visible_only() { mim_decoder(s).widest(precision) } else { 0.0 })
+        }
+        _ => 0.0,
     };
+    stem(s).map(|values| SINGLE * values).fold(blocks.max(other), f64::max)
+}
+
+/// The same of a forward pass over all patches in single precision, as evaluation makes it.
+pub fn widest_evaluating(s: &Settings) -> f64 {
+    let blocks = encoder(s, s.grid().pow(2) as f64).widest(Precision::Single);
+    stem(s).map(|values| SINGLE * values).fold(blocks, f64::max)
+}
+
+/// What one face takes.
+fn face(training: Training, s: &Settings, classes: usize, precision: Precision) -> f64 {
+    let (dim, patches, seen) = (s.vit.dim as f64, s.grid().pow(2) as f64, seen(training, s));
+    let encoder = encoder(s, seen);
     let values = (s.vit.patch.pow(2) * s.data.channels) as f64;
     // Normalised pixels, which the embedding keeps, and embedded patches before and after their positions are added.
     let mut kept = SINGLE * (seen * values + 2.0 * encoder.tokens * dim);
-    if s.vit.stem == Stem::Conv {
-        // Each convolution's output, before and after its ReLU.
-        kept += SINGLE
-            * (1..=s.vit.patch.ilog2())
-                .map(|l| 2.0 * (s.data.size >> l).pow(2) as f64 * (s.vit.dim >> (s.vit.patch.ilog2() - l)) as f64)
-                .sum::<f64>();
-    }
+    // Each convolution's output, before and after its ReLU.
+    kept += SINGLE * stem(s).map(|values| 2.0 * values).sum::<f64>();
     kept += encoder.kept(precision);
     let mut passing = encoder.passing();
-    if pretrains {
+    if training == Training::Pretrain {
         // Prediction, target, their difference and its gradient.
         let target = patches * target_len(s) as f64;
         kept += SINGLE * (4.0 * target + patches * dim);
         if s.pretrain.method.visible_only() {
-            let width = s.mim.decoder_dim as f64;
-            let decoder = Blocks {
-                count: s.mim.decoder_depth,
-                tokens: patches + cls,
-                dim: width,
-                heads: s.mim.decoder_heads as f64,
-                hidden: width * s.vit.mlp_ratio,
-                gelu: s.vit.activation == Activation::Gelu,
-            };
-            kept += decoder.kept(precision) + SINGLE * 3.0 * decoder.tokens * width;
+            let decoder = mim_decoder(s);
+            kept += decoder.kept(precision) + SINGLE * 3.0 * decoder.tokens * decoder.dim;
             passing = passing.max(decoder.passing());
         }
     } else if s.decoder.enabled {

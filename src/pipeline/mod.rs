@@ -20,7 +20,7 @@ pub mod trial;
 
 use crate::config::{Objective, Resolved};
 use crate::crossfit::CrossFit;
-use crate::dataset::{Pack, Split};
+use crate::dataset::{Pack, Split, leaks};
 use crate::engine::device::OpenDevice;
 use crate::engine::precision::Precision;
 use crate::engine::shards::Shards;
@@ -39,12 +39,12 @@ use crate::run::{
     until_checkpoint,
 };
 use crate::usage;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use footprint::{Footprint, Machine};
+pub use footprint::{Fit, Footprint, Machine};
 pub use load::Start;
 pub use outcome::Comparison;
 pub use recogniser::Recogniser;
@@ -111,7 +111,10 @@ impl Job {
         let begin = if self.resume { Body::RunResumed { command, version } } else { Body::RunStarted { command, version } };
         events.emit(&At::run(), begin);
         events.emit(&At::run(), Body::Message { level: Level::Info, text: self.where_it_runs() });
-        let result = survive(|| self.carry_out(&trainings, &events, &writer));
+        let result = survive(|| {
+            self.look_for_leaks(&mut manifest, &events)?;
+            self.carry_out(&trainings, &events, &writer)
+        });
         self.supervision.control.end();
         let result = match result {
             Err(error) if error.is::<Stopped>() => Ok(Ended::Interrupted),
@@ -139,6 +142,18 @@ impl Job {
                 JobEnd::Done(Results { candidates, comparison: self.stages.finetune.then(comparison).transpose()? })
             }
         })
+    }
+
+    /// Counts copies of held-out faces among the training faces, once in a run, and says so: the run goes on, its scores are not honest.
+    fn look_for_leaks(&self, manifest: &mut Manifest, events: &EventSender) -> Result<()> {
+        let Some(data) = manifest.data.as_mut().filter(|data| data.leaks.is_none()) else { return Ok(()) };
+        let found = events.phase(&At::run(), Phase::Load, || leaks::find(&self.pack)).context("looking for copies between splits")?;
+        if let Some(text) = leaks::warning(&found) {
+            let text = format!("{text}: {}", leaks::REMEDY);
+            events.emit(&At::run(), Body::Message { level: Level::Warning, text });
+        }
+        data.leaks = Some(found);
+        manifest.write(&self.folder)
     }
 
     fn where_it_runs(&self) -> String {
@@ -179,11 +194,9 @@ impl Job {
         let s = self.resolved.settings();
         let streams = Streams::new(self.seed);
         let device = self.device.device.clone().autodiff();
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let or_cores = |n: usize| if n == 0 { cores } else { n };
-        let shards = Shards::new(if self.device.is_cpu { or_cores(s.run.threads) } else { 1 })?;
-        let shards = shards.in_precision(self.precision).under(self.supervision.control.clone());
-        let context = StageContext { job: self, streams, device: &device, shards: &shards, workers: or_cores(s.run.workers), events };
+        let machine = Machine::of(s, &self.device, self.precision);
+        let shards = Shards::new(machine.shards)?.in_precision(self.precision).under(self.supervision.control.clone());
+        let context = StageContext { job: self, streams, device: &device, shards: &shards, machine, events };
 
         let mut start: Option<Start> = None;
         if trainings.contains(&Training::Pretrain) {
@@ -230,7 +243,7 @@ struct StageContext<'a> {
     streams: Streams,
     device: &'a Device,
     shards: &'a Shards,
-    workers: usize,
+    machine: Machine,
     events: &'a EventSender,
 }
 
@@ -262,7 +275,7 @@ impl<'a> StageContext<'a> {
             checkpoint_every: s.run.checkpoint_every as u64,
             keep_every: s.run.keep_every as u64,
             bad_steps: s.run.bad_steps as u64,
-            workers: self.workers,
+            workers: self.machine.workers,
             streams: self.streams,
             device: self.device,
             compiles: !self.job.device.is_cpu,
@@ -282,9 +295,8 @@ impl<'a> StageContext<'a> {
             return regime.accumulate;
         }
         let job = self.job;
-        let machine = Machine { precision: job.precision, shards: self.shards.count(), workers: self.workers };
         let classes = job.pack.protocol().classes.len();
-        let most = Footprint::of(training, job.resolved.settings(), classes, &machine).and_then(|f| f.most(&job.device));
+        let most = Footprint::of(training, job.resolved.settings(), classes, &self.machine).and_then(|f| f.most(&job.device));
         let accumulate = most.map_or(1, |most| regime.batch.div_ceil(most.clamp(1, regime.batch)));
         let at_once = regime.batch.div_ceil(accumulate);
         let text = format!("{}: {} faces a step, {at_once} at once by estimate", training.name(), regime.batch);

@@ -8,6 +8,7 @@ use super::event::Outcome;
 use super::folder::{RunFolder, write_atomic};
 use super::values::Ordered;
 use crate::dataset::Pack;
+use crate::dataset::leaks::{self, Leak};
 use crate::usage;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,9 @@ pub struct Data {
     pub protocol_hash: String,
     /// Class names in label order.
     pub classes: Vec<String>,
+    /// Pixel-identical faces in two splits; none where nobody has looked, as in runs from before there was a look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaks: Option<Vec<Leak>>,
 }
 
 impl Data {
@@ -82,6 +86,15 @@ impl Data {
             protocol: protocol.name.clone(),
             protocol_hash: protocol.hash(),
             classes: protocol.classes.clone(),
+            leaks: None,
+        }
+    }
+
+    /// Whether held-out faces stand among the training faces, in words.
+    pub fn leaks_in_words(&self) -> String {
+        match &self.leaks {
+            None => "not looked for".into(),
+            Some(found) => leaks::warning(found).unwrap_or_else(|| "no held-out face stands among the training faces".into()),
         }
     }
 }

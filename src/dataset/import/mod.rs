@@ -13,9 +13,11 @@ pub mod rafdb;
 mod report;
 pub mod table;
 
-pub use report::{Imported, Leak};
+pub use super::leaks::Leak;
+pub use report::Imported;
 pub use table::Place;
 
+use super::leaks::{self, Print};
 use super::pack::{MAX_SIDE, PackWriter};
 use super::picture::{self, MAX_FILE};
 use super::{Class, Face, Pixels, Protocol, Split};
@@ -25,7 +27,6 @@ use crate::transform::align::align;
 use crate::usage;
 use anyhow::{Context, Result, anyhow, bail};
 use fast_image_resize::Resizer;
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{BufReader, IsTerminal, Read};
@@ -247,11 +248,9 @@ fn check_target(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Identifies a picture: hash of its size and pixels, before any resizing or alignment.
-pub(crate) type Print = [u8; 16];
-
 struct Decoded {
     pixels: Pixels,
+    /// Of the picture before any resizing or alignment.
     print: Print,
     /// In pixels of the stored picture.
     landmarks: Vec<[f32; 2]>,
@@ -335,7 +334,7 @@ impl Loader {
         let region = item.crop.unwrap_or(whole);
         let cropped = if region == whole { None } else { Some(picture::crop(&source, region).with_context(place)?) };
         let face = cropped.as_ref().unwrap_or(&source);
-        let print = print_of(face);
+        let print = leaks::print(face);
         let (pixels, landmarks) = match options.align {
             Some(margin) if !item.face.landmarks.is_empty() => {
                 let size = options.size.context("alignment needs a size")?;
@@ -360,17 +359,6 @@ impl Loader {
         };
         Ok(Decoded { pixels, print, landmarks })
     }
-}
-
-fn print_of(pixels: &Pixels) -> Print {
-    let mut hash = Sha256::new();
-    for n in [pixels.width, pixels.height, pixels.channels] {
-        hash.update((n as u64).to_le_bytes());
-    }
-    hash.update(&pixels.data);
-    let mut print = [0; 16];
-    print.copy_from_slice(&hash.finalize()[..16]);
-    print
 }
 
 fn read_capped(path: &Path) -> std::io::Result<Vec<u8>> {

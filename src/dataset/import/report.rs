@@ -2,29 +2,17 @@
 //!
 //! The same figures are printed ([`Imported`]'s `Display`) and stored in the pack's provenance ([`Imported::to_json`]).
 
-use super::{Listing, Options, Print};
+use super::{Listing, Options};
+use crate::dataset::leaks::{Copies, Leak, Print};
 use crate::dataset::{Face, Protocol, Split, votes};
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Upper ends, in bits, of the vote-entropy buckets; the first holds unanimous votes, one more follows the last.
 const BUCKETS: [f64; 5] = [0.0, 0.5, 1.0, 1.5, 2.0];
 const BUCKET_NAMES: [&str; 6] = ["unanimous", "to 0.5", "to 1.0", "to 1.5", "to 2.0", "above 2"];
 const SPLITS: usize = Split::ALL.len();
-
-/// Copies between two splits (or within one): groups of faces whose decoded pictures are equal in every pixel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Leak {
-    pub from: Split,
-    pub to: Split,
-    /// Rows of `from` with at least one copy in `to`.
-    pub rows_from: usize,
-    /// Rows of `to` with at least one copy in `from`.
-    pub rows_to: usize,
-    /// Pairs of one row each.
-    pub pairs: usize,
-}
 
 /// How ambiguous the votes of one split are; entropy in bits over the class columns of faces that have votes for a class.
 #[derive(Clone, Debug, Serialize)]
@@ -54,8 +42,8 @@ pub struct Imported {
     pub notes: Vec<String>,
     annotators: Vec<String>,
     settings: serde_json::Value,
-    seen: HashMap<Print, [u32; SPLITS]>,
-    kept: HashMap<Print, [u32; SPLITS]>,
+    seen: Copies,
+    kept: Copies,
     bits: [Vec<f64>; SPLITS],
 }
 
@@ -76,8 +64,8 @@ impl Imported {
             settings: serde_json::json!({
                 "size": options.size, "align_margin": options.align, "drop_leaks": options.drop_leaks, "skip_unreadable": options.skip_unreadable,
             }),
-            seen: HashMap::new(),
-            kept: HashMap::new(),
+            seen: Copies::default(),
+            kept: Copies::default(),
             bits: Default::default(),
         }
     }
@@ -87,11 +75,11 @@ impl Imported {
     }
 
     pub(super) fn see(&mut self, split: Split, print: Print) {
-        self.seen.entry(print).or_default()[split as usize] += 1;
+        self.seen.see(split, print);
     }
 
     pub(super) fn keep(&mut self, face: &Face, print: Print) {
-        self.kept.entry(print).or_default()[face.split as usize] += 1;
+        self.kept.see(face.split, print);
         let class = face.label.map_or(self.card.classes.len(), usize::from);
         self.counts[class][face.split as usize] += 1;
         if let Some(bits) = votes::entropy(&face.votes, self.card.classes.len()) {
@@ -101,8 +89,8 @@ impl Imported {
 
     /// Turns the collected rows into figures.
     pub(super) fn finish(&mut self) {
-        self.leaks = leaks(&std::mem::take(&mut self.seen));
-        self.leaks_in_pack = leaks(&std::mem::take(&mut self.kept));
+        self.leaks = std::mem::take(&mut self.seen).leaks();
+        self.leaks_in_pack = std::mem::take(&mut self.kept).leaks();
         for split in Split::ALL {
             let bits = std::mem::take(&mut self.bits[split as usize]);
             if !bits.is_empty() {
@@ -148,32 +136,6 @@ impl Imported {
             "annotators": self.annotators,
         })
     }
-}
-
-fn leaks(groups: &HashMap<Print, [u32; SPLITS]>) -> Vec<Leak> {
-    use Split::{Test, Train, Valid};
-    let mut found = Vec::new();
-    for (from, to) in [(Valid, Train), (Test, Train), (Test, Valid), (Train, Train), (Valid, Valid), (Test, Test)] {
-        let mut leak = Leak { from, to, rows_from: 0, rows_to: 0, pairs: 0 };
-        for group in groups.values() {
-            let (a, b) = (group[from as usize] as usize, group[to as usize] as usize);
-            if from == to {
-                if a > 1 {
-                    leak.rows_from += a;
-                    leak.rows_to += a;
-                    leak.pairs += a * (a - 1) / 2;
-                }
-            } else if a > 0 && b > 0 {
-                leak.rows_from += a;
-                leak.rows_to += b;
-                leak.pairs += a * b;
-            }
-        }
-        if leak.pairs > 0 {
-            found.push(leak);
-        }
-    }
-    found
 }
 
 fn profile(split: Split, bits: &[f64]) -> EntropyProfile {
@@ -256,17 +218,6 @@ impl fmt::Display for Imported {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn copies_are_counted_by_rows_and_pairs() {
-        let groups = HashMap::from([([0; 16], [2, 3, 0]), ([1; 16], [1, 0, 1]), ([2; 16], [1, 0, 0])]);
-        let found = leaks(&groups);
-        let find = |from, to| found.iter().find(|l| (l.from, l.to) == (from, to)).map(|l| (l.rows_from, l.rows_to, l.pairs));
-        assert_eq!(find(Split::Valid, Split::Train), Some((3, 2, 6)));
-        assert_eq!(find(Split::Test, Split::Train), Some((1, 1, 1)));
-        assert_eq!(find(Split::Test, Split::Valid), None);
-        assert_eq!(find(Split::Train, Split::Train), Some((2, 2, 1)));
-    }
 
     #[test]
     fn entropy_buckets_and_thousands() {

@@ -1,7 +1,7 @@
 //! The result table with its intervals, what stands out in one sentence, and differences on the same faces.
 
 use super::Report;
-use crate::dataset::{Class, Split};
+use crate::dataset::{Class, Split, leaks};
 use crate::eval::argmax;
 use crate::eval::bootstrap::{Difference, Paired};
 use crate::random::Streams;
@@ -161,6 +161,8 @@ fn score(score: Option<&Score>) -> Markup {
 fn remarks(report: &Report) -> Vec<String> {
     let mut remarks = Vec::new();
     for (i, run) in report.runs.iter().enumerate() {
+        let found = run.record.manifest.as_ref().and_then(|m| m.data.as_ref()?.leaks.as_deref());
+        remarks.extend(found.and_then(leaks::warning).map(|text| format!("{}: {text}.", run.record.name)));
         let own: Vec<&Row> = report.rows.iter().filter(|r| r.run == i).collect();
         if !own.is_empty() && !own.iter().any(|r| r.plain) {
             remarks.push(format!(

@@ -44,6 +44,7 @@ fn about(record: &Record) -> Markup {
                     dt { "data hash" } dd { span class="code" { (data.pack_hash) } }
                     dt { "label protocol" } dd { (data.protocol) ", hash " span class="code" { (data.protocol_hash) } }
                     dt { "classes" } dd { (data.classes.join(", ")) }
+                    dt { "leaks" } dd { (data.leaks_in_words()) }
                 }
                 None => { dt { "data" } dd { "not said" } }
             }
