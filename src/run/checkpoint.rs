@@ -6,6 +6,7 @@
 
 use super::folder::{RunFolder, write_atomic};
 use crate::dataset::Protocol;
+use crate::limits;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -15,6 +16,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 const FORMAT: u32 = 1;
+const STATE: &str = "state.json";
 /// No network of ours is larger; a claim beyond it is a damaged or hostile file.
 const MAX_ENTRY: u64 = 16 << 30;
 
@@ -60,7 +62,7 @@ impl Checkpoint {
         write_atomic(path, |file| {
             let mut zip = ZipWriter::new(file);
             let plain = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
-            zip.start_file("state.json", plain)?;
+            zip.start_file(STATE, plain)?;
             zip.write_all(&serde_json::to_vec_pretty(&self.state)?)?;
             for (name, bytes) in &self.blobs {
                 zip.start_file(name.as_str(), plain)?;
@@ -83,16 +85,19 @@ impl Checkpoint {
         let mut zip = ZipArchive::new(file).context("damaged or no checkpoint")?;
         let mut state = None;
         let mut blobs = Vec::new();
+        let mut left = length;
         for i in 0..zip.len() {
             let mut entry = zip.by_index(i).context("damaged")?;
             let name = entry.name().context("damaged")?.into_owned();
-            // Stored entries cannot be larger than the file that holds them.
-            if entry.compression() != CompressionMethod::Stored || entry.size() > length.min(MAX_ENTRY) {
+            let most = if name == STATE { limits::TEXT } else { MAX_ENTRY };
+            // Stored entries are not larger than the file that holds them, all together.
+            if entry.compression() != CompressionMethod::Stored || entry.size() > left.min(most) {
                 bail!("entry {name} has an impossible size");
             }
+            left -= entry.size();
             let mut bytes = Vec::with_capacity(entry.size() as usize);
             entry.read_to_end(&mut bytes).with_context(|| format!("{name} is damaged"))?;
-            if name == "state.json" {
+            if name == STATE {
                 state = Some(serde_json::from_slice::<State>(&bytes).context("state.json does not parse")?);
             } else {
                 blobs.push((name, bytes));
