@@ -97,6 +97,12 @@ impl TensorFile {
         &self.shapes
     }
 
+    /// Values of all tensors together.
+    pub fn values(&self) -> u64 {
+        let size = |shape: &Vec<usize>| shape.iter().fold(1u64, |product, side| product.saturating_mul(*side as u64));
+        self.shapes.values().map(size).fold(0, u64::saturating_add)
+    }
+
     /// Values of a tensor as `f32`, row-major.
     ///
     /// # Errors
