@@ -19,7 +19,7 @@ const MUTATIONS: u64 = 500;
 /// A network that was trained, and its checkpoint.
 fn trained_run() -> (Bench, Checkpoint) {
     let bench = Bench::with_faces("64", "32");
-    bench.done(&train(&["finetune", "f.moue", "--out", "run"], &["finetune.objective=pll", "finetune.epochs=1"]));
+    bench.done(&train(&["finetune", "--data", "f.moue", "--out", "run"], &["finetune.epochs=1", "finetune.baseline=false"]));
     let folder = RunFolder::open(&bench.path("run")).unwrap();
     let (_, checkpoint) = checkpoint::newest(&folder, "finetune/pll", |w| panic!("{w}")).unwrap().unwrap();
     (bench, checkpoint)

@@ -139,7 +139,7 @@ fn the_corpus_is_replayed() {
         files.sort();
         let inputs: Vec<Vec<u8>> = files.iter().map(|file| fs::read(file).unwrap()).collect();
         let bytes: usize = inputs.iter().map(Vec::len).sum();
-        assert!((1..=60).contains(&files.len()) && bytes <= 300_000, "{name}: {} files, {bytes} bytes", files.len());
+        assert!((1..=48).contains(&files.len()) && bytes <= 200_000, "{name}: {} files, {bytes} bytes", files.len());
         for (file, input) in files.iter().zip(&inputs) {
             tried(&file.display().to_string(), || run(input));
         }

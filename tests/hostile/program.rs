@@ -56,12 +56,6 @@ const ASKS: &[Asked] = &[
     ),
     #[cfg(feature = "train")]
     ("pth", "w.pth", &[&["import-weights", "w.pth", "--out", "OUT"]]),
-    #[cfg(feature = "train")]
-    (
-        "labels for a pack",
-        "l.csv",
-        &[&["finetune", "run/f.moue", "--labels", "l.csv", "--device", "cpu", "--no-tui", "--out", "r", "--set", "data.size=3"]],
-    ),
 ];
 
 /// Runs a command in `root`: it must end by itself, and say in one line why where it fails.
