@@ -27,11 +27,14 @@ macro_rules! usage {
     ($($arg:tt)*) => { return Err($crate::failure::Usage(format!($($arg)*)).into()) };
 }
 
-/// One line for a person: the chain of causes joined by `: `, without the repetition that wrapped io errors bring.
+/// Longest line, in characters: a message may quote a damaged file.
+const LONGEST: usize = 2000;
+
+/// One line for a person, safe for a terminal: the chain of causes joined by `: `, without the repetition that wrapped io errors bring.
 pub fn one_line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
-        let part = cause.to_string().replace('\n', " ");
+        let part = cause.to_string().replace(char::is_control, " ");
         if text.ends_with(&part) {
             continue;
         }
@@ -39,6 +42,10 @@ pub fn one_line(error: &anyhow::Error) -> String {
             text.push_str(": ");
         }
         text.push_str(&part);
+    }
+    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
+        text.truncate(end);
+        text.push_str("...");
     }
     text
 }

@@ -13,13 +13,13 @@
 //!                                          v
 //!                                  run (folder, manifest, events) -> eval, progress views, dashboard, report, `moue runs`
 //! ```
-//! `ablate` makes tables of whole runs; [`audit`] ranks the labels of one by how much speaks against them; `weights` exchanges networks with
-//! other programs.
+//! `ablate` makes tables of whole runs; [`audit`] ranks the labels of one by how much speaks against them; [`weights`] exchanges networks
+//! with other programs.
 //! Data flows one way: below the resolved configuration nothing reads a flag or an environment variable. [`random`] names every random
-//! stream; [`failure`] says which errors are the user's to mend; [`report`] draws what is to be looked at, and makes the page of a run;
-//! `doctor` holds a configuration against machine and data before it is trained, `selftest` a device against the CPU; `bench` measures
-//! training beside a PyTorch twin. Modules that compute on tensors need the feature `train` (default); all others, and the commands built
-//! on them, do without a GPU library.
+//! stream; [`limits`] bounds what is read of files that strangers made; [`failure`] says which errors are the user's to mend; [`report`]
+//! draws what is to be looked at, and makes the page of a run; `doctor` holds a configuration against machine and data before it is trained,
+//! `selftest` a device against the CPU; `bench` measures training beside a PyTorch twin. Modules that compute on tensors need the feature
+//! `train` (default); all others, and the commands built on them, do without a GPU library.
 
 #[cfg(feature = "train")]
 pub mod ablate;
@@ -42,6 +42,7 @@ pub mod failure;
 pub mod finetune;
 pub mod kernels;
 pub mod labels;
+pub mod limits;
 #[cfg(feature = "train")]
 pub mod model;
 #[cfg(feature = "train")]
@@ -54,5 +55,4 @@ pub mod run;
 #[cfg(feature = "train")]
 pub mod selftest;
 pub mod transform;
-#[cfg(feature = "train")]
 pub mod weights;

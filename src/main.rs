@@ -1,5 +1,7 @@
 //! Parse, dispatch, exit code. 0: done; 1: the work failed; 2: it was asked for wrongly.
 
+#![forbid(unsafe_code)]
+
 use clap::Parser;
 use moue::cli::Cli;
 use moue::failure;

@@ -16,6 +16,7 @@ use crate::engine::device::OpenDevice;
 use crate::engine::precision::Precision;
 use crate::finetune::scored_faces;
 use crate::labels::Candidates;
+use crate::limits;
 use crate::pipeline::{Job, JobEnd, Stages, load};
 use crate::run::manifest::command_line;
 use crate::run::{Control, Manifest, Outcome, RunFolder, Supervision, write_atomic};
@@ -111,7 +112,7 @@ impl Request {
         let file = out.join(PLAN);
         if file.exists() {
             let place = || format!("reading {}", file.display());
-            let plan: Plan = serde_json::from_str(&std::fs::read_to_string(&file).with_context(place)?).with_context(place)?;
+            let plan: Plan = serde_json::from_str(&limits::read_text(&file).with_context(place)?).with_context(place)?;
             let names: Vec<&str> = self.rows.iter().filter(|r| r.layers.is_ok()).map(|r| r.name).collect();
             let same = plan.table == self.table.name
                 && plan.seeds == self.seeds

@@ -10,6 +10,7 @@
 
 use super::trace::Traces;
 use crate::dataset::{Class, Pack, Split};
+use crate::limits::Records;
 use crate::run::{HistoryReader, Manifest, Predictions, RunFolder};
 use crate::usage;
 use anyhow::{Context, Result, bail};
@@ -266,7 +267,7 @@ fn majority(votes: &[u32]) -> Option<Class> {
 
 fn read_labels(path: &Path, classes: &[String]) -> Result<Vec<(String, Decided)>> {
     let context = || format!("labels {}", path.display());
-    let mut reader = csv::Reader::from_path(path).with_context(context)?;
+    let mut reader = csv::Reader::from_reader(Records::open(path).with_context(context)?);
     let head = reader.headers().with_context(context)?.clone();
     let columns = ["id", "given", "decided", "margin", "ambiguous", "truth"];
     if !head.iter().take(columns.len()).eq(columns) {

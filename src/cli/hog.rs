@@ -9,6 +9,7 @@ use crate::dataset::{Pixels, picture};
 use crate::engine::{device, read_values};
 use crate::kernels::reference::hog::{BINS, Layout, tokens};
 use crate::kernels::{hog_cells, upload_pixels};
+use crate::limits;
 use crate::report::glyphs;
 use crate::run::write_atomic;
 use crate::usage;
@@ -203,7 +204,7 @@ fn make_folder(file: &Path) -> Result<()> {
 
 /// Reads an 8-bit picture without changing a value.
 fn read(path: &Path) -> Result<Pixels> {
-    let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let bytes = limits::read(path, picture::MAX_FILE).with_context(|| format!("reading {}", path.display()))?;
     let (picture, _) = picture::open(&bytes).with_context(|| format!("{} is no readable picture", path.display()))?;
     if picture::jpeg_components(&bytes) == Some(4) {
         usage!("{}: a CMYK picture; pictures are taken as they are, gray or RGB: convert it first", path.display());

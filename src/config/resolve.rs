@@ -2,10 +2,11 @@
 
 use super::schema::{KEYS, Settings};
 use crate::failure::Usage;
+use crate::limits;
 use crate::usage;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use toml::{Table, Value};
@@ -133,7 +134,7 @@ impl Resolved {
     }
 
     pub fn with_file(self, path: &Path) -> Result<Self> {
-        let text = match std::fs::read_to_string(path) {
+        let text = match limits::read_text(path) {
             Ok(text) => text,
             Err(e) => usage!("cannot read configuration {}: {e}", path.display()),
         };
@@ -184,7 +185,11 @@ impl Resolved {
 
     /// Takes over the values of an earlier run's manifest (`key` -> TOML text).
     pub fn with_values<'a>(mut self, values: impl IntoIterator<Item = (&'a str, &'a str)>, origin: &Origin) -> Result<Self> {
+        let mut seen = BTreeSet::new();
         for (key, text) in values {
+            if !seen.insert(key) {
+                usage!("{origin}: `{key}` has two values");
+            }
             let value = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
             let Some(value) = value else { usage!("{origin}: `{key}` has the unreadable value `{text}`") };
             self.set(key, value, origin.clone()).map_err(|e| Usage(format!("{origin}: {e}")))?;
@@ -230,7 +235,13 @@ fn known(key: &str) -> Result<&'static str> {
     }
 }
 
+/// The distance takes time and memory in proportion to the word, and no name is like one this long.
+const LONGEST_NAME: usize = 64;
+
 fn nearest<'a>(word: &str, all: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > LONGEST_NAME {
+        return None;
+    }
     all.map(|n| (strsim::damerau_levenshtein(word, n), n)).filter(|(d, n)| *d <= 1 + n.len() / 3).min().map(|(_, n)| n)
 }
 

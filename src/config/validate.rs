@@ -42,6 +42,20 @@ impl Settings {
         ] {
             positive(name, v)?;
         }
+        // Beyond what any network here has: settings also come with files of weights.
+        for (name, v, most) in [
+            ("vit.dim", s.vit.dim, 8192),
+            ("vit.depth", s.vit.depth, 256),
+            ("decoder.layers", s.decoder.layers, 256),
+            ("resnet.width", s.resnet.width, 1024),
+            ("mim.decoder_dim", s.mim.decoder_dim, 8192),
+            ("mim.decoder_depth", s.mim.decoder_depth, 256),
+        ] {
+            ensure(v <= most, &format!("{name} = {v} must be at most {most}"))?;
+        }
+        for (name, v) in [("vit.mlp_ratio", s.vit.mlp_ratio), ("decoder.mlp_ratio", s.decoder.mlp_ratio)] {
+            ensure(v <= 64.0, &format!("{name} = {v} must be at most 64"))?;
+        }
         ensure(s.data.size <= 1024, "data.size must be at most 1024 pixels")?;
         ensure(matches!(s.data.channels, 1 | 3), "data.channels must be 1 or 3")?;
         ensure(
@@ -186,6 +200,31 @@ impl Settings {
         }
     }
 
+    /// Values that the encoder has at least: its matrices and positions. Tells, before a network is made, whether a file can hold it.
+    pub fn least_encoder(&self) -> u64 {
+        let s = self;
+        match s.encoder.backbone {
+            Backbone::Vit => {
+                let ends = s.grid().pow(2) * s.vit.dim;
+                (ends + blocks(s.vit.depth, s.vit.dim, s.vit.mlp_ratio)) as u64
+            }
+            // The last stage's three convolutions of equal width, 3 x 3 each.
+            Backbone::Resnet18 => (3 * 9 * (8 * s.resnet.width).pow(2)) as u64,
+        }
+    }
+
+    /// The same of the head for so many classes.
+    pub fn least_head(&self, classes: usize) -> u64 {
+        let layers = if self.decoder.enabled { blocks(self.decoder.layers, self.vit.dim, self.decoder.mlp_ratio) } else { 0 };
+        layers as u64 + classes as u64 * self.token_width() as u64
+    }
+
+    /// The same of the decoder that predicts hidden patches from visible ones.
+    pub fn least_mim_decoder(&self) -> u64 {
+        let width = self.mim.decoder_dim;
+        (self.grid().pow(2) * width + blocks(self.mim.decoder_depth, width, self.vit.mlp_ratio)) as u64
+    }
+
     /// Patches along one side of the input.
     pub fn grid(&self) -> usize {
         self.data.size / self.vit.patch
@@ -201,6 +240,12 @@ impl Settings {
         let share = 1.0 - self.finetune.mask_ratio;
         (share < 1.0).then(|| (self.grid().pow(2) as f64 * share).round() as usize)
     }
+}
+
+/// Values in the matrices of transformer blocks: queries, keys, values and output, and two layers to and from the hidden width.
+fn blocks(depth: usize, width: usize, mlp_ratio: f64) -> usize {
+    let hidden = (width as f64 * mlp_ratio).round() as usize;
+    depth * width * (4 * width + 2 * hidden)
 }
 
 impl MaskSettings {

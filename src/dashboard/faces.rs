@@ -4,10 +4,10 @@
 //! the board says so and shows everything else.
 
 use super::state::Sheet;
-use crate::dataset::{Pack, Pixels};
+use crate::dataset::{Pack, Pixels, picture};
 use crate::failure::one_line;
+use crate::limits;
 use crate::run::progress::plain;
-use image::{ImageReader, Limits};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -29,8 +29,6 @@ pub enum Source {
     Tile { path: String, column: u32, row: u32 },
 }
 
-/// Pixels that a page has at most in either direction.
-const LARGEST: u32 = 16_384;
 /// Thumbnails kept; when there are more (many sizes, by resizing the terminal) all are made anew.
 const MOST: usize = 512;
 
@@ -122,11 +120,8 @@ fn read_page(folder: &Path, path: &str) -> Option<Pixels> {
     if !path.components().all(|part| matches!(part, Component::Normal(_))) {
         return None;
     }
-    let mut reader = ImageReader::open(folder.join(path)).ok()?;
-    let mut limits = Limits::default();
-    (limits.max_image_width, limits.max_image_height, limits.max_alloc) = (Some(LARGEST), Some(LARGEST), Some(1 << 28));
-    reader.limits(limits);
-    let page = reader.decode().ok()?.into_rgb8();
+    let bytes = limits::read(&folder.join(path), picture::MAX_FILE).ok()?;
+    let page = picture::open(&bytes).ok()?.0.into_rgb8();
     Some(Pixels::new(page.width() as usize, page.height() as usize, 3, page.into_raw()))
 }
 

@@ -1,6 +1,7 @@
 //! Landmarks of pictures from a table of one's own: `file,x1,y1,x2,y2,...`, 5 points (eyes, nose, mouth corners; left in the picture first) or
 //! 68 (iBUG's order) in pixels, one line a picture. A first line without numbers is a head.
 
+use crate::limits::Records;
 use crate::usage;
 use anyhow::{Context, Result, anyhow};
 use std::collections::HashMap;
@@ -17,7 +18,7 @@ impl Landmarks {
         if !path.is_file() {
             usage!("there is no table of landmarks {}", path.display());
         }
-        let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_path(path)?;
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(Records::open(path)?);
         let mut found = HashMap::new();
         for (n, record) in reader.records().enumerate() {
             let record = record.with_context(|| format!("reading {}", path.display()))?;

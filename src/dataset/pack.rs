@@ -27,7 +27,7 @@ const HEAD: &[u8; 8] = b"MOUEPACK";
 const TAIL: &[u8; 8] = b"MOUEPEND";
 const VERSION: u32 = 1;
 /// No real card or provenance comes near this; a longer header is a damaged or hostile file.
-const MAX_HEADER: u64 = 64 << 20;
+const MAX_HEADER: u64 = 8 << 20;
 /// Longest side of a stored picture.
 pub const MAX_SIDE: usize = 16_384;
 
@@ -69,8 +69,9 @@ pub struct PackWriter {
 
 impl PackWriter {
     /// # Errors
-    /// If the folder of `path` does not exist or cannot be written.
+    /// If the card cannot be ([`Protocol::check`]), or the folder of `path` does not exist or cannot be written.
     pub fn create(path: &Path, protocol: Protocol) -> Result<Self> {
+        protocol.check()?;
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if path.is_dir() {
             bail!("cannot write pack {}: it is a folder", path.display());
@@ -131,6 +132,9 @@ impl PackWriter {
             index_sha256: hex(&Sha256::digest(&index)),
             provenance,
         })?;
+        if header.len() as u64 > MAX_HEADER {
+            bail!("cannot write pack {}: its card and provenance take more than {MAX_HEADER} bytes", self.path.display());
+        }
         (|| -> std::io::Result<()> {
             self.file.write_all(&index)?;
             self.file.write_all(&header)?;
@@ -178,6 +182,9 @@ fn check(face: &Face, card: &Protocol, width: usize, height: usize) -> Result<()
     }
     if !face.votes.is_empty() && face.votes.len() != columns {
         bail!("{} vote counts but the label card has {columns} columns", face.votes.len());
+    }
+    if face.votes.iter().try_fold(0u32, |sum, &votes| sum.checked_add(votes)).is_none() {
+        bail!("more votes than can be counted");
     }
     if let Some(c) = face.candidates.iter().find(|&&c| usize::from(c) >= classes) {
         bail!("candidate {c} but the label card has {classes} classes");
@@ -237,6 +244,7 @@ impl Pack {
         if header.version != VERSION {
             bail!("it has format version {}, this moue reads version {VERSION}", header.version);
         }
+        header.protocol.check()?;
         let expected = header.pixel_bytes.checked_add(header.index_bytes).and_then(|b| b.checked_add(24 + header_bytes));
         if expected != Some(length) {
             return Err(cut());
@@ -250,16 +258,18 @@ impl Pack {
         let mut places = Vec::new();
         let mut faces = Vec::new();
         let mut ids = HashSet::new();
+        let mut end = HEAD.len() as u64;
         for (n, line) in index.split(|&b| b == b'\n').filter(|l| !l.is_empty()).enumerate() {
             let row: Row = serde_json::from_slice(line).with_context(|| format!("index line {}", n + 1))?;
             let [w, h, c] = row.size.map(u64::from);
             if (c != 1 && c != 3) || w as usize > MAX_SIDE || h as usize > MAX_SIDE {
                 bail!("index line {}: impossible picture size {w}x{h}x{c}", n + 1);
             }
-            let inside = row.offset >= 8 && row.offset.checked_add(w * h * c).is_some_and(|e| e <= 8 + header.pixel_bytes);
-            if !inside {
-                bail!("index line {}: the picture lies outside the file", n + 1);
+            // One after the other, as they were written: pictures that overlap would make much of a small file.
+            if row.offset != end || w * h * c > 8 + header.pixel_bytes - end {
+                bail!("index line {}: the picture does not lie after the one before it", n + 1);
             }
+            end += w * h * c;
             check(&row.face, &header.protocol, w as usize, h as usize).with_context(|| format!("index line {}", n + 1))?;
             if !ids.insert(row.face.id.clone()) {
                 bail!("index line {}: face id {} occurs twice", n + 1, row.face.id);

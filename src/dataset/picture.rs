@@ -23,6 +23,11 @@ pub const MAX_FILE: u64 = 256 << 20;
 /// Memory one decoder may take.
 const MAX_DECODED: u64 = 512 << 20;
 
+/// A picture may always take this much memory, and beyond it this many times its file's size: deflate makes at most 1,032 bytes of one. The
+/// header of a picture is a few bytes that claim what they like.
+const MODEST: u64 = 32 << 20;
+const EXPANSION: u64 = 1100;
+
 /// Whether bytes look like a picture of a supported format; what follows may still be damaged.
 pub fn recognised(bytes: &[u8]) -> bool {
     image::guess_format(bytes).is_ok_and(|format| format.reading_enabled())
@@ -32,7 +37,8 @@ pub fn recognised(bytes: &[u8]) -> bool {
 /// orientation that it should be shown in.
 ///
 /// # Errors
-/// If the bytes are no picture, are damaged, or the picture is larger than [`MAX_SIDE`] a side or [`MAX_DECODED`] bytes.
+/// If the bytes are no picture, are damaged, or the picture is larger than [`MAX_SIDE`] a side or [`MAX_DECODED`] bytes,
+/// or than a file of that size can hold.
 pub fn open(bytes: &[u8]) -> Result<(DynamicImage, Orientation)> {
     if !recognised(bytes) {
         bail!("no picture in a supported format (PNG, JPEG, WebP, BMP, PNM)");
@@ -52,6 +58,10 @@ pub fn open(bytes: &[u8]) -> Result<(DynamicImage, Orientation)> {
     let mut decoder = reader.into_decoder().map_err(failed)?;
     if decoder.total_bytes() > MAX_DECODED {
         return Err(too_large());
+    }
+    if decoder.total_bytes() > MODEST.max(EXPANSION.saturating_mul(bytes.len() as u64)) {
+        let (width, height) = decoder.dimensions();
+        bail!("damaged picture ({} bytes cannot hold {width} x {height} pixels)", bytes.len());
     }
     // Notes that cannot be read do not make a picture unreadable.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);

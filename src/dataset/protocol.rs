@@ -5,8 +5,11 @@
 //! cards that differ are never mixed in silence.
 
 use super::Class;
+use crate::limits;
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 
 /// Class names in label order, the vote columns and the rule that turned votes into labels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +29,24 @@ pub struct Protocol {
 }
 
 impl Protocol {
+    /// Whether labels can be read by this card.
+    ///
+    /// # Errors
+    /// No class, more than [`limits::CLASSES`] columns, or a name that is empty, longer than [`limits::NAME`] or taken.
+    pub fn check(&self) -> Result<()> {
+        if self.classes.is_empty() || self.columns().count() > limits::CLASSES {
+            bail!("the label card has {} classes (allowed: 1 to {})", self.classes.len(), limits::CLASSES);
+        }
+        let mut seen = HashSet::new();
+        if let Some(name) = self.columns().find(|name| name.is_empty() || name.len() > limits::NAME || !seen.insert(*name)) {
+            bail!("the label card's class `{}` is empty, too long or there twice", name.chars().take(40).collect::<String>());
+        }
+        if self.name.len() > limits::NAME {
+            bail!("the label card's name is longer than {} bytes", limits::NAME);
+        }
+        Ok(())
+    }
+
     /// All vote columns: the classes, then the extra ones.
     pub fn columns(&self) -> impl Iterator<Item = &str> {
         self.classes.iter().chain(&self.extra_columns).map(String::as_str)

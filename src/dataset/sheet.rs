@@ -6,7 +6,7 @@
 use super::profile::ambiguous;
 use super::{Face, Pack, Pixels, Protocol, Split};
 use crate::random::{SliceRandom, Streams};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use font8x8::UnicodeFonts;
 use image::imageops::{self, FilterType};
 use image::{ImageFormat, Rgb, RgbImage};
@@ -24,6 +24,8 @@ pub(crate) const LETTER: u32 = 8;
 pub(crate) const MARGIN: u32 = 24;
 pub(crate) const GAP: u32 = 26;
 const HEADER: u32 = 66;
+/// Pixels of the largest sheet: a pack may have many classes with long names.
+const LARGEST: u64 = 64 << 20;
 /// Two lines of text under a face.
 const CAPTION: u32 = 30;
 
@@ -72,7 +74,11 @@ pub fn sheet(pack: &Pack, config: &SheetConfig) -> Result<RgbImage> {
     let legend = format!("card {} ({})  |  votes under each face  |  red: the given label is not the truth", card.name, card.hash());
     let content = (left + config.per_class as u32 * column).max(MARGIN + legend.chars().count() as u32 * LETTER);
     let width = content.max(MARGIN + title.chars().count() as u32 * 2 * LETTER) + MARGIN - GAP.min(MARGIN);
-    let mut page = RgbImage::from_pixel(width, HEADER + rows.len() as u32 * row + MARGIN, PAPER);
+    let height = HEADER + rows.len() as u32 * row + MARGIN;
+    if u64::from(width) * u64::from(height) > LARGEST {
+        bail!("a sheet of {width} x {height} pixels is too large; ask for fewer faces in a row");
+    }
+    let mut page = RgbImage::from_pixel(width, height, PAPER);
     write(&mut page, MARGIN, 20, 2, INK, &title);
     write(&mut page, MARGIN, 44, 1, FAINT, &legend);
 

@@ -7,6 +7,7 @@
 use super::predicted::{Evidence, decide};
 use crate::config::{LabelSettings, Strategy};
 use crate::dataset::{Class, Face, Pack, Split};
+use crate::limits::Records;
 use crate::run::write_atomic;
 use crate::usage;
 use anyhow::{Context, Result, bail};
@@ -243,8 +244,8 @@ impl Candidates {
     /// # Errors
     /// Names file and line: unknown id or class, a face of another split, an id that occurs twice.
     pub fn read_csv(path: &Path, pack: &Pack) -> Result<Self> {
-        let mut reader = match csv::Reader::from_path(path) {
-            Ok(reader) => reader,
+        let mut reader = match Records::open(path) {
+            Ok(records) => csv::Reader::from_reader(records),
             Err(e) => usage!("cannot read labels {}: {e}", path.display()),
         };
         let headers = reader.headers().with_context(|| format!("labels {}", path.display()))?.clone();

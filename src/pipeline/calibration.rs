@@ -8,6 +8,7 @@ use crate::dataset::{Pack, Split};
 use crate::engine::shards::Shards;
 use crate::eval::calibration::Calibration;
 use crate::finetune::{read_logits, scored_faces};
+use crate::limits;
 use crate::model::Classifier;
 use crate::run::checkpoint::State;
 use crate::run::{RunFolder, write_atomic};
@@ -50,7 +51,7 @@ pub fn fitted(model: &Classifier, pack: &Pack, settings: &Settings, shards: &Sha
 
 fn entries(folder: &RunFolder) -> Result<BTreeMap<String, Entry>> {
     let path = folder.calibration();
-    let bytes = match std::fs::read(&path) {
+    let bytes = match limits::read(&path, limits::TEXT) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
         Err(e) => return Err(e).with_context(|| format!("reading {}", path.display())),

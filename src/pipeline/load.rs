@@ -12,7 +12,7 @@ use crate::run::{Manifest, RunFolder};
 use crate::transform::prepare::Preparation;
 use crate::usage;
 use crate::weights::{self, Card, Part, same_classes};
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use burn::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,17 @@ use std::path::{Path, PathBuf};
 pub fn settings_of(checkpoint: &Checkpoint, origin: &str) -> Result<Resolved> {
     let values = checkpoint.state.settings.iter().map(|(k, v)| (k.as_str(), v.as_str()));
     Resolved::default().with_values(values, &Origin::Run(origin.to_string()))
+}
+
+/// Refuses settings of a network that is larger than what a file holds of it, before that network is made: both come from the file.
+fn holds(values: u64, least: u64) -> Result<()> {
+    ensure!(values >= least, "it holds {values} values, and its settings describe a network of at least {least}");
+    Ok(())
+}
+
+/// Values in a checkpoint, each of two bytes or more.
+fn values(checkpoint: &Checkpoint) -> Result<u64> {
+    Ok(checkpoint.blob("model.bpk")?.len() as u64 / 2)
 }
 
 /// What finetuning starts from.
@@ -106,11 +117,9 @@ fn refuse_differing(from: &Path, theirs: &Settings, settings: &Settings, section
 /// The encoder of a pretraining run's checkpoint.
 fn pretrained_network(checkpoint: &Checkpoint, theirs: &Resolved, init: &Init) -> Result<Vit> {
     let s = theirs.settings();
-    if s.pretrain.method.visible_only() {
-        encoder_of::<MaskedAutoencoder>(checkpoint, s, init)
-    } else {
-        encoder_of::<MaskedVit>(checkpoint, s, init)
-    }
+    let visible_only = s.pretrain.method.visible_only();
+    holds(values(checkpoint)?, s.least_encoder() + if visible_only { s.least_mim_decoder() } else { 0 })?;
+    if visible_only { encoder_of::<MaskedAutoencoder>(checkpoint, s, init) } else { encoder_of::<MaskedVit>(checkpoint, s, init) }
 }
 
 fn encoder_of<M: MaskedModel>(checkpoint: &Checkpoint, settings: &Settings, init: &Init) -> Result<Vit> {
@@ -164,10 +173,12 @@ fn differing_keys(a: &Settings, b: &Settings, sections: &[&str]) -> Vec<String> 
 /// A finetuned classifier in evaluation form, with the settings it was made under.
 pub fn classifier(checkpoint: &Checkpoint, origin: &str, device: &Device) -> Result<(Classifier, Resolved)> {
     let resolved = settings_of(checkpoint, origin)?;
+    let s = resolved.settings();
+    let classes = checkpoint.state.classes.len();
+    holds(values(checkpoint)?, s.least_encoder() + s.least_head(classes)).with_context(|| origin.to_string())?;
     // The initial values are overwritten; the seed only has to be some seed.
     let init = Init { streams: Streams::new(checkpoint.state.seed), device };
-    let encoder = Encoder::new(&init, resolved.settings());
-    let model = Classifier::new(&init, encoder, checkpoint.state.classes.len(), resolved.settings());
+    let model = Classifier::new(&init, Encoder::new(&init, s), classes, s);
     Ok((load_model(model, checkpoint)?, resolved))
 }
 
@@ -204,6 +215,8 @@ pub fn trained(path: &Path, which: Option<&str>, device: &Device) -> Result<Trai
         let (file, card) = weights::export::open(path)?;
         let resolved = card.resolved(path)?;
         let s = resolved.settings();
+        let least = s.least_encoder() + if card.part == Part::Classifier { s.least_head(card.classes.len()) } else { 0 };
+        holds(file.values(), least).with_context(|| path.display().to_string())?;
         let network = match card.part {
             Part::Encoder => Network::Encoder(Box::new(weights::export::load(&file, Vit::new(&init, s), "encoder.")?)),
             Part::Classifier => {

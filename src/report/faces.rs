@@ -1,8 +1,9 @@
 //! Pictures in the page: faces from the pack that the manifest names, and what pretraining left in `media`, small and as data URIs.
 
 use super::record::Record;
-use crate::dataset::{Face, Pack};
+use crate::dataset::{Face, Pack, picture};
 use crate::failure::one_line;
+use crate::limits;
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -87,7 +88,8 @@ impl Faces {
 /// Where it is no picture.
 pub fn sheet(path: &Path) -> Result<(String, u32, u32)> {
     let context = || format!("reading {}", path.display());
-    let picture = image::open(path).with_context(context)?;
+    let bytes = limits::read(path, picture::MAX_FILE).with_context(context)?;
+    let (picture, _) = picture::open(&bytes).with_context(context)?;
     let picture = if picture.width() > SHEET { picture.resize(SHEET, u32::MAX, FilterType::Triangle) } else { picture };
     let mut jpeg = Vec::new();
     picture.to_rgb8().write_with_encoder(JpegEncoder::new_with_quality(&mut jpeg, QUALITY)).with_context(context)?;

@@ -8,6 +8,7 @@ use crate::dashboard::series::{Rows, Series};
 use crate::dataset::{Class, Split};
 use crate::eval::Confusion;
 use crate::failure::one_line;
+use crate::limits::Records;
 use crate::run::event::{Body, Event, Level, Stage, place};
 use crate::run::manifest::Manifest;
 use crate::run::summary::{RunSummary, Status, quiet};
@@ -313,7 +314,7 @@ impl Record {
 
 fn read_labels(folder: &RunFolder, classes: &[String]) -> Result<Vec<Label>> {
     let path = folder.labels();
-    let mut reader = csv::Reader::from_path(&path).with_context(|| format!("reading {}", path.display()))?;
+    let mut reader = csv::Reader::from_reader(Records::open(&path).with_context(|| format!("reading {}", path.display()))?);
     let header = reader.headers().context("labels.csv")?.clone();
     if header.iter().take(6).ne(["id", "given", "decided", "margin", "ambiguous", "truth"]) {
         bail!("labels.csv is no table of decided labels");

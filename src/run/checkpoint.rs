@@ -10,6 +10,7 @@
 use super::folder::{RunFolder, write_atomic};
 use crate::dataset::Protocol;
 use crate::dataset::protocol::hex;
+use crate::limits;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -106,10 +107,10 @@ impl Checkpoint {
         let (mut archive, state) = Archive::open(path)?;
         let mut blobs = Vec::new();
         for i in 0..archive.zip.len() {
-            let (name, bytes) = archive.entry(i)?;
-            if name == STATE {
+            if archive.zip.index_for_name(STATE) == Some(i) {
                 continue;
             }
+            let (name, bytes) = archive.entry(i)?;
             let expected = state.sha256.get(&name);
             if expected.is_none() && !state.sha256.is_empty() || expected.is_some_and(|sha256| *sha256 != hash(&bytes)) {
                 bail!("{name} is not what was saved (its SHA-256 differs)");
@@ -140,15 +141,15 @@ impl State {
 
 struct Archive {
     zip: ZipArchive<File>,
-    /// Of the whole file.
-    length: u64,
+    /// Bytes of the file that no entry was read from yet.
+    left: u64,
 }
 
 impl Archive {
     fn open(path: &Path) -> Result<(Self, State)> {
         let file = File::open(path)?;
-        let length = file.metadata()?.len();
-        let mut archive = Self { zip: ZipArchive::new(file).context("damaged or no checkpoint")?, length };
+        let left = file.metadata()?.len();
+        let mut archive = Self { zip: ZipArchive::new(file).context("damaged or no checkpoint")?, left };
         let index = archive.zip.index_for_name(STATE).ok_or_else(|| anyhow!("{STATE} is missing"))?;
         let state: State = serde_json::from_slice(&archive.entry(index)?.1).with_context(|| format!("{STATE} does not parse"))?;
         if state.format != FORMAT {
@@ -161,10 +162,12 @@ impl Archive {
     fn entry(&mut self, index: usize) -> Result<(String, Vec<u8>)> {
         let mut entry = self.zip.by_index(index).context("damaged")?;
         let name = entry.name().context("damaged")?.into_owned();
-        // Stored entries cannot be larger than the file that holds them.
-        if entry.compression() != CompressionMethod::Stored || entry.size() > self.length.min(MAX_ENTRY) {
+        let most = if name == STATE { limits::TEXT } else { MAX_ENTRY };
+        // Stored entries are not larger than the file that holds them, all together.
+        if entry.compression() != CompressionMethod::Stored || entry.size() > self.left.min(most) {
             bail!("entry {name} has an impossible size");
         }
+        self.left -= entry.size();
         let mut bytes = Vec::with_capacity(entry.size() as usize);
         entry.read_to_end(&mut bytes).with_context(|| format!("{name} is damaged"))?;
         Ok((name, bytes))

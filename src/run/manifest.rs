@@ -9,11 +9,11 @@ use super::folder::{RunFolder, write_atomic};
 use super::values::Ordered;
 use crate::dataset::Pack;
 use crate::dataset::leaks::{self, Leak};
+use crate::limits;
 use crate::usage;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::fs;
 use std::io::Write;
 
 /// The command as it was typed, under the program's own name: where that lies is of no use to anyone else.
@@ -130,7 +130,7 @@ impl Manifest {
     pub fn read(folder: &RunFolder) -> Result<Self> {
         let path = folder.manifest();
         let context = || format!("reading {}", path.display());
-        let text = fs::read_to_string(&path).with_context(context)?;
+        let text = limits::read_text(&path).with_context(context)?;
         let value: Value = serde_json::from_str(&text).with_context(context)?;
         match value["format"].as_u64() {
             Some(format) if format == u64::from(FORMAT) => {}
@@ -162,6 +162,7 @@ impl Manifest {
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::fs;
 
     #[test]
     fn round_trip_keeps_the_order_of_settings() {

@@ -7,7 +7,7 @@
 use super::event::{Body, Event};
 use super::folder::{RunFolder, write_atomic};
 use super::reader::EventReader;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use std::io::Write;
 
 /// The columns that every table has.
@@ -36,6 +36,9 @@ pub const COLUMNS: [&str; 17] = [
 
 /// Columns before the named numbers.
 const FIXED: usize = 6;
+/// A log of ours names some thirty numbers. A row is as wide as all columns, so that a log which names another one each time would make a
+/// table of the square of its size.
+const MOST: usize = 1000;
 
 /// Derives `metrics.csv` of a run.
 pub fn write(folder: &RunFolder) -> Result<()> {
@@ -47,7 +50,15 @@ pub fn write(folder: &RunFolder) -> Result<()> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
     columns: Vec<String>,
-    rows: Vec<Vec<String>>,
+    rows: Vec<Row>,
+}
+
+/// What is known in a row.
+#[derive(Clone, Debug, PartialEq)]
+struct Row {
+    fixed: [String; FIXED],
+    /// Column and number.
+    numbers: Vec<(usize, f64)>,
 }
 
 impl Default for Table {
@@ -60,31 +71,34 @@ impl Table {
     pub fn read(folder: &RunFolder) -> Result<Self> {
         let mut table = Self::default();
         for event in EventReader::open(folder)? {
-            table.push(&event?);
+            table.push(&event?)?;
         }
         Ok(table)
     }
 
     /// Adds the event's row; events without numbers have none.
-    pub fn push(&mut self, event: &Event) {
+    ///
+    /// # Errors
+    /// Where the table would get too many columns.
+    pub fn push(&mut self, event: &Event) -> Result<()> {
         match &event.body {
             Body::Scalars(scalars) => self.row(event, "train", scalars.iter()),
             Body::Evaluation { split, accuracy, mean_recall, loss, macro_f1, calibration_error, .. } => {
                 let known = [("accuracy", Some(*accuracy)), ("mean_recall", Some(*mean_recall)), ("loss", *loss)];
                 let added = [("macro_f1", *macro_f1), ("calibration_error", *calibration_error)];
                 let numbers = known.into_iter().chain(added).filter_map(|(name, value)| Some((name, value?)));
-                self.row(event, split.name(), numbers);
+                self.row(event, split.name(), numbers)
             }
             Body::Confidence { resolved, ambiguous, flips, recovered, .. } => {
                 let counts = [("resolved", *resolved), ("ambiguous", *ambiguous), ("flips", *flips)].map(|(name, n)| (name, n as f64));
-                self.row(event, "labels", counts.into_iter().chain(recovered.map(|share| ("recovered", share))));
+                self.row(event, "labels", counts.into_iter().chain(recovered.map(|share| ("recovered", share))))
             }
-            _ => {}
+            _ => Ok(()),
         }
     }
 
-    fn row<'a>(&mut self, event: &Event, kind: &str, numbers: impl Iterator<Item = (&'a str, f64)>) {
-        let mut cells = vec![
+    fn row<'a>(&mut self, event: &Event, kind: &str, numbers: impl Iterator<Item = (&'a str, f64)>) -> Result<()> {
+        let fixed = [
             event.t.to_string(),
             event.stage.name().to_string(),
             event.label.clone(),
@@ -92,27 +106,30 @@ impl Table {
             event.epoch.to_string(),
             kind.to_string(),
         ];
+        let mut known = Vec::new();
         for (name, number) in numbers {
             let column = match self.columns.iter().skip(FIXED).position(|column| column == name) {
                 Some(column) => column + FIXED,
                 None => {
+                    ensure!(self.columns.len() < MOST, "the log names more than {MOST} numbers");
                     self.columns.push(name.to_string());
                     self.columns.len() - 1
                 }
             };
-            cells.resize(cells.len().max(column + 1), String::new());
-            cells[column] = number.to_string();
+            known.push((column, number));
         }
-        self.rows.push(cells);
+        self.rows.push(Row { fixed, numbers: known });
+        Ok(())
     }
 
     pub fn write_csv(&self, w: impl Write) -> Result<()> {
         let mut csv = csv::Writer::from_writer(w);
         csv.write_record(&self.columns)?;
         for row in &self.rows {
-            // Columns may have been added after the row was made.
-            let blank = self.columns.len() - row.len();
-            csv.write_record(row.iter().map(String::as_str).chain(std::iter::repeat_n("", blank)))?;
+            let mut cells = vec![String::new(); self.columns.len()];
+            cells[..FIXED].clone_from_slice(&row.fixed);
+            row.numbers.iter().for_each(|(column, number)| cells[*column] = number.to_string());
+            csv.write_record(&cells)?;
         }
         Ok(csv.flush()?)
     }
@@ -127,8 +144,8 @@ mod tests {
     #[test]
     fn rows_line_up_with_stable_columns() {
         let mut table = Table::default();
-        every_body().into_iter().for_each(|body| table.push(&event(body)));
-        table.push(&event(Body::Scalars(Scalars::from([("mask_ratio", 0.4), ("loss", f64::NAN)]))));
+        every_body().into_iter().for_each(|body| table.push(&event(body)).unwrap());
+        table.push(&event(Body::Scalars(Scalars::from([("mask_ratio", 0.4), ("loss", f64::NAN)])))).unwrap();
         let mut text = Vec::new();
         table.write_csv(&mut text).unwrap();
         let mut csv = csv::Reader::from_reader(text.as_slice());

@@ -9,6 +9,7 @@
 
 use super::folder::write_atomic;
 use crate::dataset::{Class, Pack, Split};
+use crate::limits::Records;
 use crate::usage;
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs::File;
@@ -92,7 +93,7 @@ impl Predictions {
             Err(e) if e.kind() == ErrorKind::NotFound => usage!("there is no such file"),
             Err(e) => return Err(e.into()),
         };
-        let mut reader = csv::Reader::from_reader(file);
+        let mut reader = csv::Reader::from_reader(Records::new(file));
         let header = reader.headers().context("its first line does not parse")?.clone();
         let heads: Option<Vec<String>> = header.iter().skip(COLUMNS.len()).map(|h| h.strip_prefix(PREFIX).map(String::from)).collect();
         let classes = match heads {

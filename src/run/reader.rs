@@ -14,7 +14,7 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
 /// No event comes near this; a longer line is a damaged or hostile file.
-const MAX_LINE: usize = 16 << 20;
+const MAX_LINE: usize = 4 << 20;
 
 /// What one line holds.
 pub(super) enum Line {

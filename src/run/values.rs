@@ -96,6 +96,9 @@ pub(super) mod numbers {
     }
 }
 
+/// Entries that a map read from a file may have: lookups are linear, so many would take for ever.
+const ENTRIES: usize = 1024;
+
 /// A small map in insertion order; lookups are linear. Setting a key again keeps its place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ordered<V>(Vec<(String, V)>);
@@ -160,6 +163,9 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Ordered<V> {
                 let mut map = Ordered::default();
                 while let Some((key, value)) = access.next_entry::<String, V>()? {
                     map.set(key, value);
+                    if map.0.len() > ENTRIES {
+                        return Err(A::Error::custom(format_args!("a map of more than {ENTRIES} entries")));
+                    }
                 }
                 Ok(map)
             }

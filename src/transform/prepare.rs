@@ -2,7 +2,7 @@
 
 use super::align::align;
 use crate::dataset::{Pixels, picture};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use fast_image_resize::Resizer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,6 +16,9 @@ pub struct Preparation {
     pub align_margin: Option<f64>,
 }
 
+/// Largest side that faces are made in, as `moue import --size` allows; what a pack or a file of weights says may be anything.
+const MOST: usize = 4096;
+
 /// Pictures larger than this many times the network's side are first shrunk by a filter that reads every pixel.
 const LARGE: usize = 8;
 
@@ -28,8 +31,11 @@ impl Preparation {
     /// One face for a network of `side` x `side` pixels, not yet at that size. With landmarks it is aligned, whatever the pack's faces were.
     ///
     /// # Errors
-    /// Landmarks that are not 5 or 68 points or fit no face.
+    /// A size that cannot be. Landmarks that are not 5 or 68 points or fit no face.
     pub fn apply(&self, source: Pixels, landmarks: Option<&[[f32; 2]]>, side: usize) -> Result<Pixels> {
+        if let Some(size) = self.size.filter(|size| !(1..=MOST).contains(size)) {
+            bail!("the network's faces were said to be of {size} pixels a side (allowed: 1 to {MOST})");
+        }
         let size = match (landmarks, self.size) {
             (Some(points), size) => return Ok(align(&source, points, size.unwrap_or(side), self.align_margin.unwrap_or(0.0))?.0),
             (None, Some(size)) => size,
@@ -65,5 +71,8 @@ mod tests {
         let own = Preparation::default().apply(face(), None, 28).unwrap();
         assert_eq!(own, face());
         assert!(imported.apply(face(), Some(&points[..3]), 16).is_err());
+        for size in [0, 1 << 40] {
+            assert!(Preparation { size: Some(size), align_margin: None }.apply(face(), None, 16).is_err());
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Files of tensors: reading safetensors and PyTorch checkpoints, writing safetensors.
 //!
 //! A file is recognised by its first bytes, not by its name. Opening reads names and shapes only; a tensor's values are read when they are
-//! asked for, so memory is bounded by what the caller has a place for. PyTorch checkpoints go through burn's `pytorch-reader`: it parses
+//! asked for, so memory is bounded by what the caller has a place for. PyTorch checkpoints go through `pytorch-reader`: it parses
 //! the pickle as data (no import, no call; objects that are no tensors become opaque names), with limits on the pickle (100 MiB), on a
 //! tensor (10 GiB), on nesting and on repeated references. Nested dictionaries become dotted names: `model.blocks.0...`.
 
@@ -9,8 +9,8 @@ use super::Card;
 use crate::run::write_atomic;
 use crate::usage;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use burn::store::pytorch_reader::{DType, PytorchReader};
 use half::{bf16, f16};
+use pytorch_reader::{DType, PytorchReader};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde_json::{Map, Value, json};
@@ -22,8 +22,8 @@ use std::path::{Path, PathBuf};
 
 /// No vision transformer comes near this; a larger file is something else.
 const MAX_FILE: u64 = 64 << 30;
-/// Largest header of a safetensors file, which is read into memory; the format's own limit.
-const MAX_HEADER: u64 = 100_000_000;
+/// Largest header of a safetensors file, which is read into memory: a hundred thousand tensors. The format allows six times as much.
+const MAX_HEADER: u64 = 16 << 20;
 
 /// The element types that weights come in. All are read as `f32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl TensorFile {
         file.read_exact(&mut text)?;
         let metadata: Metadata = serde_json::from_slice(&text).context("its header is damaged")?;
         let start = 8 + header;
-        ensure!(start + metadata.data_len() as u64 == length, "it is cut short, or longer than its header says");
+        ensure!(start.checked_add(metadata.data_len() as u64) == Some(length), "it is cut short, or longer than its header says");
         let shapes = metadata.tensors().into_iter().map(|(name, info)| (name, info.shape.clone())).collect();
         let card = metadata.metadata().as_ref().and_then(|m| m.get("moue"));
         let card = card.map(|text| Card::from_json(text).context("its card is damaged")).transpose()?;
@@ -95,6 +95,12 @@ impl TensorFile {
     /// Names and shapes.
     pub fn shapes(&self) -> &BTreeMap<String, Vec<usize>> {
         &self.shapes
+    }
+
+    /// Values of all tensors together.
+    pub fn values(&self) -> u64 {
+        let size = |shape: &Vec<usize>| shape.iter().fold(1u64, |product, side| product.saturating_mul(*side as u64));
+        self.shapes.values().map(size).fold(0, u64::saturating_add)
     }
 
     /// Values of a tensor as `f32`, row-major.

@@ -12,14 +12,19 @@
 //! Files come from strangers. Nothing in them is ever executed: a `.pth` file is parsed as data, and an object that is not a tensor or a
 //! plain value is a name without a meaning. Only tensors that the network has a place for are read, after their shape was compared.
 
+#[cfg(feature = "train")]
 pub mod export;
 pub mod file;
+#[cfg(feature = "train")]
 pub mod import;
 pub mod layout;
+#[cfg(feature = "train")]
 pub mod parameters;
+#[cfg(feature = "train")]
 pub mod positions;
 
 pub use file::TensorFile;
+#[cfg(feature = "train")]
 pub use import::{Report, import};
 pub use layout::Layout;
 

@@ -11,6 +11,7 @@ use super::{Ids, Item, Listing, Origin, must_exist, plain_name};
 use crate::dataset::picture;
 use crate::dataset::votes::Rule;
 use crate::dataset::{Class, Face, Protocol, Split};
+use crate::limits;
 use crate::usage;
 use anyhow::{Context, Result, anyhow, bail};
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,6 +62,9 @@ fn card(request: &Request, classes: Vec<String>, extra_columns: Vec<String>, rul
 
 /// The meaning of class names as found: sorted names, or what `--classes` makes of them.
 fn read_names(found: &BTreeSet<String>, classes: Option<&[String]>, place: &str) -> Result<BTreeMap<String, Class>> {
+    if found.len() > limits::CLASSES {
+        bail!("{place}: {} class names, allowed are {}", found.len(), limits::CLASSES);
+    }
     let mut numbers: Vec<(u32, &String)> = found.iter().filter_map(|n| Some((n.parse().ok()?, n))).collect();
     numbers.sort();
     if !numbers.is_empty() {

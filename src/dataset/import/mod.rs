@@ -22,6 +22,7 @@ use super::pack::{MAX_SIDE, PackWriter};
 use super::picture::{self, MAX_FILE};
 use super::{Class, Face, Pixels, Protocol, Split};
 use crate::failure::Usage;
+use crate::limits::{self, AtMost};
 use crate::random::{SliceRandom, Streams};
 use crate::transform::align::align;
 use crate::usage;
@@ -306,7 +307,7 @@ impl Loader {
         match &item.origin {
             Origin::Raw(pixels) => Ok(pixels.clone()),
             Origin::File(path) => {
-                let bytes = read_capped(path).map_err(|e| match e.kind() {
+                let bytes = limits::read(path, MAX_FILE).map_err(|e| match e.kind() {
                     std::io::ErrorKind::NotFound => anyhow!("picture {} does not exist", path.display()),
                     _ => anyhow!("cannot read picture {} ({e})", path.display()),
                 });
@@ -361,15 +362,6 @@ impl Loader {
     }
 }
 
-fn read_capped(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(std::io::Error::other(format!("larger than {} MiB", MAX_FILE >> 20)));
-    }
-    Ok(bytes)
-}
-
 /// Opens a zip file.
 ///
 /// # Errors
@@ -383,14 +375,13 @@ pub(crate) fn open_zip(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
         .map_err(|e| anyhow!("{} is no complete zip file ({e}); download or copy it again", path.display()))
 }
 
-/// Reads one entry of a zip file, at most `limit` bytes of it: the size that an archive states cannot be trusted.
+/// Reads one entry of a zip file, of at most `limit` bytes and no more than its compressed ones can honestly make: the size that an archive
+/// states cannot be trusted.
 pub(crate) fn read_entry(zip: &mut ZipArchive<BufReader<File>>, name: &str, limit: u64) -> Result<Vec<u8>> {
     let entry = zip.by_name(name).map_err(|e| anyhow!("picture {name} cannot be read from the zip file ({e})"))?;
+    let most = limit.min(limits::inflated(entry.compressed_size()));
     let mut bytes = Vec::new();
-    entry.take(limit + 1).read_to_end(&mut bytes).with_context(|| format!("{name} in the zip file is damaged"))?;
-    if bytes.len() as u64 > limit {
-        bail!("{name} in the zip file is larger than {} MiB", limit >> 20);
-    }
+    AtMost::new(entry, most).read_to_end(&mut bytes).with_context(|| format!("{name} in the zip file is damaged or too large"))?;
     Ok(bytes)
 }
 

@@ -4,6 +4,7 @@
 //! [`MAX_LINE`], and every error names the exact line. Lines that are too long, not UTF-8 or have an open quote are refused.
 
 use crate::failure::Usage;
+use crate::limits::{self, AtMost};
 use anyhow::{Context, Result, anyhow, bail};
 use flate2::read::MultiGzDecoder;
 use std::fmt;
@@ -14,7 +15,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 /// A line of `fer2013.csv` has about 9 kB; nothing real comes near this.
-const MAX_LINE: u64 = 1 << 20;
+const MAX_LINE: u64 = limits::RECORD;
+/// Columns are looked for one by one; nothing real has as many.
+const MAX_FIELDS: usize = 4096;
 
 /// Where a row stands: a file and, if known, a line (from 1; 0: the file as a whole).
 #[derive(Clone, Debug)]
@@ -94,7 +97,12 @@ impl Table {
             _ => anyhow::Error::from(e).context(format!("cannot read {}", path.display())),
         })?;
         let zipped = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz"));
-        let reader: Box<dyn Read + Send> = if zipped { Box::new(MultiGzDecoder::new(BufReader::new(file))) } else { Box::new(file) };
+        let reader: Box<dyn Read + Send> = if zipped {
+            let most = limits::inflated(file.metadata().with_context(|| format!("cannot read {}", path.display()))?.len());
+            Box::new(AtMost::new(MultiGzDecoder::new(BufReader::new(file)), most))
+        } else {
+            Box::new(file)
+        };
         Ok(Self::new(&path.display().to_string(), reader, separator))
     }
 
@@ -160,6 +168,9 @@ impl Table {
                 Separator::Blank => text.split_whitespace().map(str::to_owned).collect(),
                 Separator::Comma => split_commas(text).ok_or_else(|| anyhow!("{place}: a quote is not closed"))?,
             };
+            if fields.len() > MAX_FIELDS {
+                bail!("{place}: more than {MAX_FIELDS} fields; this is no label file");
+            }
             return Ok(Some(Row { place, fields }));
         }
     }

@@ -115,6 +115,7 @@ impl Sizes {
 
 /// Weights `[B, H, Q, K]` of all heads.
 fn attention_weights(q: &Tokens, k: &Tokens, s: &Sizes) -> Vec<f32> {
+    #[expect(unsafe_code, reason = "large tensors are written once, not cleared first")]
     // SAFETY: each head's product writes its part, and the parts make up the whole.
     let mut weights = unsafe {
         fresh(s.samples * s.heads * s.queries * s.keys, |out| {
@@ -130,6 +131,7 @@ fn attention_weights(q: &Tokens, k: &Tokens, s: &Sizes) -> Vec<f32> {
 }
 
 /// What heads read by their weights, `[B, Q, D]`.
+#[expect(unsafe_code, reason = "large tensors are written once, not cleared first")]
 fn read(weights: &[f32], v: &Tokens, s: &Sizes) -> Vec<f32> {
     let at = Placed::packed(0, s.queries, s.heads * s.width);
     // SAFETY: each head's product writes its columns of its sample's rows; together these are all values.
@@ -144,6 +146,7 @@ fn read(weights: &[f32], v: &Tokens, s: &Sizes) -> Vec<f32> {
 }
 
 /// Gradients of queries, keys and values, written to their places in one vector of `len` values, which they must make up.
+#[expect(unsafe_code, reason = "large tensors are written once, not cleared first")]
 fn attention_gradients(
     [q, k, v, gradient]: [&Tokens; 4],
     weights: &[f32],
@@ -239,6 +242,7 @@ impl Layers for Flex {
         let [x, gamma, beta] = [x, gamma, beta].map(|t| rows(&t));
         let len = slice(&x).len();
         assert!(len.is_multiple_of(slice(&gamma).len()) && slice(&beta).len() == slice(&gamma).len(), "rows of another width");
+        #[expect(unsafe_code, reason = "large tensors are written once, not cleared first")]
         // SAFETY: every value of every row is written, and there are only whole rows.
         let out = unsafe { fresh(len, |out| passes::layer_norm(out, slice(&x), slice(&gamma), slice(&beta), epsilon as f32)) };
         tensor(out, x.shape())
@@ -252,6 +256,7 @@ impl Layers for Flex {
         let (rows, of_rows, scale) = (slice(&x), slice(&gradient), slice(&gamma));
         let (mut of_gamma, mut of_beta) = (vec![0.0; scale.len()], vec![0.0; scale.len()]);
         assert!(rows.len().is_multiple_of(scale.len()) && of_rows.len() == rows.len(), "rows of another width");
+        #[expect(unsafe_code, reason = "large tensors are written once, not cleared first")]
         // SAFETY: as above.
         let of_x = unsafe {
             fresh(rows.len(), |out| {

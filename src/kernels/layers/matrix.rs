@@ -45,6 +45,7 @@ const SHARED: usize = 1 << 23;
 ///
 /// # Panics
 /// Where a matrix reaches beyond its slice.
+#[expect(unsafe_code, reason = "gemm takes raw pointers")]
 pub fn product(out: &mut [MaybeUninit<f32>], place: Place, a: Matrix, b: Matrix, [m, k, n]: [usize; 3], scale: f32) {
     assert!(place.fits(m, n, out.len()) && a.1.fits(m, k, a.0.len()) && b.1.fits(k, n, b.0.len()), "a matrix beyond its slice");
     if m == 0 || n == 0 {
@@ -84,6 +85,7 @@ pub fn product(out: &mut [MaybeUninit<f32>], place: Place, a: Matrix, b: Matrix,
 
 /// [`product`] over values that are there already.
 pub fn replace_product(out: &mut [f32], place: Place, a: Matrix, b: Matrix, size: [usize; 3]) {
+    #[expect(unsafe_code, reason = "a slice cannot otherwise be seen as one of perhaps uninitialised values")]
     // SAFETY: initialised values seen as perhaps uninitialised; a product only ever writes values to them.
     let out = unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast::<MaybeUninit<f32>>(), out.len()) };
     product(out, place, a, b, size, 1.0);
@@ -93,6 +95,7 @@ pub fn replace_product(out: &mut [f32], place: Place, a: Matrix, b: Matrix, size
 ///
 /// # Safety
 /// `write` must write every value.
+#[expect(unsafe_code, reason = "large tensors are written once, not cleared first")]
 pub unsafe fn fresh(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
     let mut values = Vec::with_capacity(len);
     write(&mut values.spare_capacity_mut()[..len]);
@@ -102,6 +105,7 @@ pub unsafe fn fresh(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> 
 }
 
 /// A new matrix `a` `[m, k]` `b` `[k, n]`, row-major.
+#[expect(unsafe_code, reason = "large tensors are written once, not cleared first")]
 pub fn new_product(a: Matrix, b: Matrix, size: [usize; 3]) -> Vec<f32> {
     let [m, _, n] = size;
     // SAFETY: a product writes all of its m n values.

@@ -14,6 +14,7 @@ macro_rules! vectorised {
             #[inline(always)]
             fn body($($argument: $kind),*) $(-> $result)? $body
             #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "functions compiled for a better processor than the least that is supported")]
             {
                 #[target_feature(enable = "avx512f")]
                 fn avx512($($argument: $kind),*) $(-> $result)? {

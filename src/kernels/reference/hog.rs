@@ -155,6 +155,7 @@ fn vote(rows: &[f32], stride: usize, channels: usize, weights: (&[f32], &[f32]),
 /// [`vote`] with the widest registers there are. The results do not depend on it: nothing is reordered or fused.
 fn vote_fast(rows: &[f32], stride: usize, channels: usize, weights: (&[f32], &[f32]), sums: &mut [f32], columns: usize) {
     #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "functions compiled for a better processor than the least that is supported")]
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
         fn avx512(rows: &[f32], stride: usize, channels: usize, weights: (&[f32], &[f32]), sums: &mut [f32], columns: usize) {

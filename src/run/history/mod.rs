@@ -33,8 +33,8 @@ pub use writer::HistoryWriter;
 const MARK: &[u8; 8] = b"MOUEHIST";
 const FRAME: &[u8; 4] = b"EPOC";
 const FORMAT: u32 = 1;
-/// Millions of faces need less; a longer header is a damaged or hostile file.
-const MAX_HEADER: u32 = 1 << 30;
+/// A million faces need less; a longer header is a damaged or hostile file.
+const MAX_HEADER: u32 = 256 << 20;
 /// Mark, epoch, step and number of flips.
 const FRAME_HEAD: usize = 20;
 const FLIP: usize = 16;

@@ -9,7 +9,7 @@ use crate::dataset::import::{Item, Listing, Origin, plain_name};
 use crate::dataset::votes::{Rule, decide, usable};
 use crate::dataset::{Class, Face, Split};
 use anyhow::{Result, anyhow, bail};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 /// Faces times annotators up to which a pack records who said what: a hundred megabytes of index.
@@ -44,6 +44,7 @@ pub(super) fn list(source: &Path, path: &Path, request: &Request) -> Result<List
     let mut members: HashMap<String, usize> = HashMap::new();
     let mut pictures: Vec<Read> = Vec::new();
     let mut by_name: HashMap<String, usize> = HashMap::new();
+    let mut answered: HashSet<(usize, usize)> = HashSet::new();
     while let Some(row) = table.next()? {
         let (name, annotator, label, split) = columns.read(&row, table.header().len())?;
         let member = *members.entry(annotator.to_owned()).or_insert_with(|| {
@@ -58,7 +59,7 @@ pub(super) fn list(source: &Path, path: &Path, request: &Request) -> Result<List
         if picture.split != split {
             bail!("{}: {} is a {split} face here and a {} face in line {}", row.place, clip(name), picture.split, picture.place.line);
         }
-        if picture.answers.iter().any(|(m, _)| *m == member) {
+        if !answered.insert((n, member)) {
             bail!("{}: {} answers a second time about {}", row.place, clip(annotator), clip(name));
         }
         picture.answers.push((member, label.to_owned()));

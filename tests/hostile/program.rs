@@ -1,0 +1,136 @@
+//! The binary itself on damaged files: an exit code of its own, one line on standard error, and nothing half written.
+
+use crate::mutate::mutated;
+use crate::targets::samples::{self, Sample};
+use crate::{memory, tried};
+use moue::dataset::Pack;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Mutations of each sample that the binary is asked about; in the process itself many more are tried.
+const ASKED: u64 = 12;
+
+/// Where a sample's file goes in a run's folder, and the commands that read it. `OUT` is a file that the command writes.
+type Asked = (&'static str, &'static str, &'static [&'static [&'static str]]);
+
+const ASKS: &[Asked] = &[
+    (
+        "pack",
+        "run/f.moue",
+        &[&["data", "info", "run/f.moue"], &["labels", "run/f.moue", "--out", "OUT"], &["data", "sheet", "run/f.moue", "--out", "OUT"]],
+    ),
+    (
+        "events.jsonl",
+        "run/events.jsonl",
+        &[&["runs", "export", "run", "--dir", ".", "--csv", "--out", "OUT"], &["report", "run", "--dir", ".", "--out", "OUT"]],
+    ),
+    ("manifest.json", "run/manifest.json", &[&["runs", "show", "run", "--dir", "."], &["audit", "run", "--csv", "OUT"]]),
+    (
+        "history",
+        "run/history/pll.bin",
+        &[&["audit", "run", "--data", "run/f.moue", "--csv", "OUT"], &["report", "run", "--dir", ".", "--out", "OUT"]],
+    ),
+    ("predictions.csv", "run/predictions/pll.csv", &[&["audit", "run", "--data", "run/f.moue", "--sheet", "OUT"]]),
+    ("labels.csv", "run/labels.csv", &[&["audit", "run", "--data", "run/f.moue", "--label-studio", "OUT"]]),
+    (
+        "media picture",
+        "run/media/pretrain-2.png",
+        &[&["report", "run", "--dir", ".", "--out", "OUT"], &["watch", "run", "--dir", ".", "--svg", "OUT"]],
+    ),
+    ("ferplus.zip", "f.zip", &[&["import", "ferplus", "f.zip", "--out", "OUT"]]),
+    ("votes.csv", "source/votes.csv", &[&["import", "folder", "source", "--out", "OUT"]]),
+    ("annotations.csv", "source/annotations.csv", &[&["import", "folder", "source", "--out", "OUT"]]),
+    ("candidates.csv", "source/candidates.csv", &[&["import", "folder", "source", "--out", "OUT"]]),
+    ("png", "source/votes/a.png", &[&["import", "folder", "source", "--out", "OUT"]]),
+    (
+        "config.toml",
+        "c.toml",
+        &[&["config", "show", "--config", "c.toml"], &["labels", "run/f.moue", "--config", "c.toml", "--out", "OUT"]],
+    ),
+    #[cfg(feature = "train")]
+    (
+        "safetensors",
+        "w.safetensors",
+        &[&["import-weights", "w.safetensors", "--out", "OUT"], &["predict", "w.safetensors", "run/media", "--device", "cpu"]],
+    ),
+    #[cfg(feature = "train")]
+    ("pth", "w.pth", &[&["import-weights", "w.pth", "--out", "OUT"]]),
+];
+
+/// Runs a command in `root`: it must end by itself, and say in one line why where it fails.
+fn asked(what: &str, root: &Path, words: &[&str]) {
+    let output =
+        tried(what, || Command::new(env!("CARGO_BIN_EXE_moue")).args(words).current_dir(root).stdin(Stdio::null()).output().unwrap());
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        Some(0) => {}
+        Some(1 | 2) => {
+            let errors = said.lines().filter(|line| line.starts_with("error: ")).count();
+            assert!(errors == 1 && said.lines().last().unwrap().starts_with("error: "), "{what}: {said}");
+        }
+        other => panic!("{what}: ended with {other:?}: {said}"),
+    }
+    let out = root.join("OUT");
+    assert_eq!(out.exists(), output.status.success() && words.contains(&"OUT"), "{what}: an output, although: {said}");
+    if out.exists() {
+        whole(what, &out, words[0]);
+        fs::remove_file(&out).unwrap();
+    }
+    left(what, root);
+}
+
+/// Whether an output that was written is all there.
+fn whole(what: &str, out: &Path, command: &str) {
+    let bytes = fs::read(out).unwrap();
+    let ends = |end: &[u8]| assert!(bytes.ends_with(end), "{what}: {} bytes without their end", bytes.len());
+    match (command, bytes.first_chunk::<4>()) {
+        ("import", _) => Pack::open(out).unwrap().verify().unwrap(),
+        ("report", _) => ends(b"</html>"),
+        (_, Some(b"\x89PNG")) => ends(b"IEND\xaeB`\x82"),
+        ("watch", _) => ends(b"</svg>\n"),
+        _ => assert!(!bytes.is_empty(), "{what}: an empty file"),
+    }
+}
+
+/// No file under a temporary name is left, anywhere in the folder.
+fn left(what: &str, folder: &Path) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy();
+        assert!(!name.starts_with(".moue-"), "{what}: {name} is left");
+        if path.is_dir() {
+            left(what, &path);
+        }
+    }
+}
+
+#[test]
+fn the_program_ends_by_itself() {
+    let samples = samples::all();
+    for (name, file, commands) in ASKS {
+        let sample: &Sample = samples.iter().find(|s| s.name == *name).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        samples::write_run(root.path());
+        let face = samples::picture(image::ImageFormat::Png, 24, 20);
+        if let Some(folder) = file.strip_prefix("source/") {
+            // Two class folders, or pictures beside the table.
+            for picture in if folder.ends_with(".csv") { ["a.png", "b.png"] } else { ["votes/b.png", "other/c.png"] } {
+                let path = root.path().join("source").join(picture);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, &face).unwrap();
+            }
+        }
+        let path = root.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        for number in 0..=ASKED {
+            // The sample itself first.
+            let bytes = if number == 0 { sample.bytes.clone() } else { mutated(name, 10_000 + number, &sample.bytes, &[]) };
+            fs::write(&path, &bytes).unwrap();
+            for words in *commands {
+                asked(&format!("{} of {name}, mutation {number}", words.join(" ")), root.path(), words);
+            }
+        }
+    }
+    memory::check("the program's tests");
+}
