@@ -113,6 +113,7 @@ pub fn probe(
         from: None,
         labels: None,
         supervision: Supervision { control: control.clone(), ..Supervision::default() },
+        remarks: Vec::new(),
     };
     let run = job.folder.clone();
     if let JobEnd::Interrupted = job.run()? {

@@ -333,6 +333,7 @@ impl Request {
             from,
             labels: None,
             supervision,
+            remarks: Vec::new(),
         }))
     }
 }

@@ -1,9 +1,9 @@
 //! `moue ablate`: a table of experiments, run and printed.
 
+use super::order::{GENERATED, generated_pack};
 use super::output::print;
 use super::progress::ProgressArgs;
 use super::settings::SettingsArgs;
-use super::training::{GENERATED, generated_pack};
 use crate::ablate::budget::Budget;
 use crate::ablate::tables::{Row, TABLES, Table, find};
 use crate::ablate::{End, Plan, Request, table};

@@ -210,7 +210,7 @@ mod prediction {
                 from: p.from,
                 labels: None,
             };
-            let ran = training.run(&request)?;
+            let ran = training.run(request)?;
             let results = match ran.end {
                 JobEnd::Done(results) => results,
                 JobEnd::Interrupted => {

@@ -33,6 +33,8 @@ mod hog;
 #[cfg(feature = "train")]
 mod import_weights;
 #[cfg(feature = "train")]
+mod order;
+#[cfg(feature = "train")]
 mod plan;
 #[cfg(feature = "train")]
 mod predict;
@@ -40,6 +42,8 @@ mod predict;
 mod pretrain;
 #[cfg(feature = "train")]
 mod progress;
+#[cfg(feature = "train")]
+mod rerun;
 #[cfg(feature = "train")]
 mod selftest;
 #[cfg(feature = "train")]
@@ -70,6 +74,8 @@ pub enum Command {
     Pretrain(pretrain::PretrainArgs),
     #[cfg(feature = "train")]
     Finetune(finetune::FinetuneArgs),
+    #[cfg(feature = "train")]
+    Rerun(rerun::RerunArgs),
     #[cfg(feature = "train")]
     Evaluate(evaluate::EvaluateArgs),
     #[cfg(feature = "train")]
@@ -111,6 +117,8 @@ impl Cli {
             Command::Pretrain(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Finetune(args) => args.run(),
+            #[cfg(feature = "train")]
+            Command::Rerun(args) => args.run(),
             #[cfg(feature = "train")]
             Command::Evaluate(args) => args.run(),
             #[cfg(feature = "train")]

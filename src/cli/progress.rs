@@ -17,20 +17,29 @@ pub struct ProgressArgs {
     pub no_tui: bool,
     #[command(flatten)]
     look: LookArgs,
+    /// The standard output is for something else.
+    #[arg(skip)]
+    aside: bool,
 }
 
 /// What shows the runs of a command, one after the other. Dropping it gives the terminal back.
 pub struct Progress {
     control: Control,
     live: Option<Live>,
+    aside: bool,
 }
 
 impl ProgressArgs {
+    /// Plain lines on the standard error, for a command whose output another program reads.
+    pub fn aside(self) -> Self {
+        Self { no_tui: true, aside: true, ..self }
+    }
+
     /// Takes the terminal where there is one that is fit. Nothing is to be refused any more.
     pub fn open(&self, control: &Control) -> Progress {
         let shown = !self.no_tui && terminal::is_fit();
         let live = shown.then(|| Live::open(self.look.theme(), self.look.graphics(), control.clone()).ok()).flatten();
-        Progress { control: control.clone(), live }
+        Progress { control: control.clone(), live, aside: self.aside }
     }
 }
 
@@ -48,6 +57,7 @@ impl Progress {
         let mut supervision = Supervision { sinks: vec![progress::log(folder)?], control: self.control.clone(), ..Supervision::default() };
         match &self.live {
             Some(live) => supervision.prints = live.prints(),
+            None if self.aside => supervision.sinks.push(Box::new(Lines::new(io::stderr()))),
             None => supervision.sinks.push(Box::new(Lines::new(io::stdout()))),
         }
         Ok(supervision)

@@ -3,6 +3,7 @@
 use super::output::print;
 use crate::failure::one_line;
 use crate::run::clock::hms;
+use crate::run::fingerprint;
 use crate::run::folder::{RunFolder, write_atomic};
 use crate::run::manifest::Manifest;
 use crate::run::metrics::Table;
@@ -185,11 +186,11 @@ fn show(run: &RunFolder, all: bool) -> Result<()> {
                 writeln!(w, "  {} at their defaults (--all shows them)", default.len())?;
             }
         }
-        summary.stages.iter().try_for_each(|stage| show_stage(stage, w))
+        summary.stages.iter().try_for_each(|stage| show_stage(run, stage, w))
     })
 }
 
-fn show_stage(s: &StageSummary, w: &mut dyn Write) -> Result<()> {
+fn show_stage(run: &RunFolder, s: &StageSummary, w: &mut dyn Write) -> Result<()> {
     let state = if s.finished { "finished" } else { "not finished" };
     writeln!(w, "\n{}  step {}/{}  epoch {:.1}/{}  {state}", plain(&s.place()), s.step, s.steps, s.epoch, s.epochs)?;
     if s.steps > 0 {
@@ -210,6 +211,12 @@ fn show_stage(s: &StageSummary, w: &mut dyn Write) -> Result<()> {
     }
     if let Some(path) = &s.checkpoint {
         writeln!(w, "  checkpoint {}", plain(path))?;
+    }
+    // For two people to see whether they have the same; of a network that is still trained it would be another in a moment.
+    match if s.finished { fingerprint::of_stage(run, &s.place()) } else { Ok(None) } {
+        Ok(Some(hash)) => writeln!(w, "  weights    {hash}")?,
+        Ok(None) => {}
+        Err(error) => eprintln!("warning: {}", plain(&one_line(&error))),
     }
     Ok(())
 }

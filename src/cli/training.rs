@@ -1,26 +1,17 @@
-//! What `demo`, `pretrain`, `finetune` and `labels` have in common: their arguments, and how those become a job.
+//! What `demo`, `pretrain`, `finetune` and `labels` have in common: their arguments, and how those become an order.
 
+use super::order::{Earlier, Faces, Order, Place, Ran};
 use super::output::print;
 use super::progress::ProgressArgs;
 use super::settings::SettingsArgs;
-use crate::config::{Backbone, DeviceChoice, Origin, Resolved, Strategy};
-use crate::crossfit;
-use crate::dashboard::terminal;
-use crate::dataset::generated::{self, GeneratorConfig};
-use crate::dataset::{Pack, PackWriter};
-use crate::engine::device;
-use crate::engine::precision::Precision;
-use crate::labels::Candidates;
-use crate::pipeline::{self, Job, JobEnd, Results, Stages};
-use crate::random::Streams;
-use crate::run::manifest::command_line;
-use crate::run::prints;
-use crate::run::{Manifest, RunFolder};
+use crate::config::{DeviceChoice, Strategy};
+use crate::dataset::generated::GeneratorConfig;
+use crate::pipeline::{JobEnd, Results, Stages};
+use crate::run::RunFolder;
 use crate::usage;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Arguments of every command that trains.
 #[derive(Args, Debug)]
@@ -59,21 +50,11 @@ pub struct Request {
     pub labels: Option<PathBuf>,
 }
 
-/// A job that has ended, with what it worked on.
-pub struct Ran {
-    pub folder: RunFolder,
-    pub pack: Arc<Pack>,
-    pub resolved: Resolved,
-    pub end: JobEnd,
-}
-
-/// File of the generated faces in a run folder.
-pub(super) const GENERATED: &str = "faces.moue";
-
 impl TrainingArgs {
-    /// Builds the job, runs it and prints its result.
+    /// Carries the order out and prints its result.
     pub fn carry_out(self, request: Request) -> Result<()> {
-        let Ran { folder, end, .. } = self.run(&request)?;
+        let command = request.command;
+        let Ran { folder, end, .. } = self.run(request)?;
         match end {
             JobEnd::Done(Results { comparison, .. }) => print(|out| {
                 if let Some(comparison) = &comparison {
@@ -82,116 +63,77 @@ impl TrainingArgs {
                 Ok(writeln!(out, "run: {}", folder.path().display())?)
             }),
             JobEnd::Interrupted => {
-                print(|out| Ok(writeln!(out, "stopped; go on with: moue {} --resume --out {}", request.command, folder.path().display())?))
+                print(|out| Ok(writeln!(out, "stopped; go on with: moue {command} --resume --out {}", folder.path().display())?))
             }
         }
     }
 
-    /// Builds the job and runs it. Everything that can be refused is refused before a run folder exists.
-    pub fn run(self, request: &Request) -> Result<Ran> {
-        let control = terminal::control(prints::silence_input)?;
-        let earlier = if self.resume { Some(self.earlier()?) } else { None };
-        let resolved = self.resolve(request, earlier.as_ref())?;
-        let settings = resolved.settings().clone();
-        if let Some((folder, manifest)) = &earlier
-            && manifest.stages != request.stages.names(&settings)
-        {
+    /// Carries the order out.
+    pub fn run(self, request: Request) -> Result<Ran> {
+        let order = if self.resume { self.resumed(request)? } else { self.typed(request)? };
+        order.carry_out(&self.progress)
+    }
+
+    /// A new run, as the command line says.
+    fn typed(&self, request: Request) -> Result<Order> {
+        let resolved = self.settings.resolve(request.preset)?;
+        let settings = resolved.settings();
+        let partial = request.stages.finetune && settings.finetune.objective.is_partial();
+        if partial && request.labels.is_none() && settings.labels.strategy.predicts() {
+            self.refuse_to_predict(settings.labels.strategy, request.from.as_deref())?;
+        }
+        let seed = self.seed.unwrap_or(0);
+        Ok(Order {
+            command: request.command,
+            stages: request.stages,
+            resolved,
+            seed,
+            faces: self.pack().map_or(Faces::Generated(GeneratorConfig { seed, ..request.generator }), Faces::Pack),
+            pack_hash: None,
+            from: request.from,
+            labels: request.labels,
+            device: self.device,
+            place: Place::New(self.out.clone()),
+            repeats: None,
+        })
+    }
+
+    /// The run in `--out` as its manifest says.
+    fn resumed(&self, request: Request) -> Result<Order> {
+        if !self.settings.is_empty() || self.seed.is_some() {
+            usage!("--resume goes on with the run's own settings and seed; leave out --preset, --config, --set and --seed");
+        }
+        let earlier = Earlier::read(RunFolder::open(self.out.as_deref().unwrap_or(Path::new(".")))?)?;
+        let resolved = earlier.settings(|_| true)?;
+        let (folder, stages) = (earlier.folder.path().display(), &earlier.manifest.stages);
+        if *stages != request.stages.names(resolved.settings()) {
             usage!(
-                "{} is a run of {}, which `moue {} --resume` does not do; resume it with the command that began it",
-                folder.path().display(),
-                manifest.stages.join(", "),
+                "{folder} is a run of {}, which `moue {} --resume` does not do; resume it with the command that began it",
+                stages.join(", "),
                 request.command
             );
         }
-        if request.stages.names(&settings).iter().any(|name| *name == pipeline::Training::Pretrain.name())
-            && settings.encoder.backbone != Backbone::Vit
-        {
-            usage!(
-                "pretraining hides patches from a vision transformer, and encoder.backbone is resnet18; train it from random weights with \
-                 `moue finetune` (or `moue demo --set pretrain.epochs=0`)"
-            );
-        }
-        let device = device::open(self.device)?;
-        let precision = Precision::of(settings.run.precision, &device)?;
-        let input = |flag: &str, typed: &Option<PathBuf>| match &earlier {
-            Some((_, manifest)) => manifest.inputs.get(flag).map(PathBuf::from),
-            None => typed.clone(),
+        let Some(pack) = self.pack().or_else(|| earlier.manifest.data.as_ref().map(|data| PathBuf::from(&data.pack))) else {
+            usage!("{folder} does not say which pack it began with; name it with --data");
         };
-        let (from, labels) = (input("from", &request.from), input("labels", &request.labels));
-        if let Some(from) = &from {
-            pipeline::load::check_start(from, &settings, None)?;
-            if request.stages.labels && from.is_file() {
-                pipeline::load::refuse_trained_on_labels(from)?;
-            }
-        }
-        let partial = request.stages.finetune && settings.finetune.objective.is_partial();
-        if partial && labels.is_none() && settings.labels.strategy.predicts() {
-            self.refuse_to_predict(settings.labels.strategy, from.as_deref())?;
-        }
-        let seed = earlier.as_ref().map_or(self.seed.unwrap_or(0), |(_, manifest)| manifest.seed);
-        let candidates = |pack: &Pack| -> Result<Option<Candidates>> {
-            if let Some(from) = &from {
-                pipeline::load::check_start(from, &settings, Some(&pack.protocol().classes))?;
-            }
-            if request.stages.labels {
-                crossfit::deal(pack, &settings.labels, &Streams::new(seed))?;
-            }
-            Ok(match &labels {
-                _ if !partial => None,
-                Some(path) => Some(Candidates::read_csv(path, pack)?),
-                None => Some(Candidates::build(pack, &settings.labels)?),
-            })
-        };
-        let mut loaded = match self.pack_path(earlier.as_ref()) {
-            Some(path) => {
-                let pack = Pack::open(&path)?;
-                Some((candidates(&pack)?, pack))
-            }
-            None => None,
-        };
-        let folder = match (&earlier, &self.out) {
-            (Some((folder, _)), _) => folder.clone(),
-            (None, Some(out)) => RunFolder::create(out)?,
-            (None, None) => RunFolder::create_numbered(Path::new("runs"), request.command)?,
-        };
-        let progress = self.progress.open(&control);
-        progress.turn_to(&folder);
-        if loaded.is_none() {
-            let generator = GeneratorConfig { seed, ..request.generator.clone() };
-            let generated = generated_pack(&generator, folder.path()).and_then(|pack| Ok((candidates(&pack)?, pack)));
-            if generated.is_err() && !folder.manifest().exists() {
-                // Not yet a run: it would only stand in the way of the next attempt. The error itself is what matters.
-                let _ = std::fs::remove_dir_all(folder.path());
-            }
-            loaded = Some(generated?);
-        }
-        let (candidates, pack) = loaded.context("a pack was opened or generated")?;
-        if let Some(data) = earlier.as_ref().and_then(|(_, m)| m.data.as_ref())
-            && data.pack_hash != pack.hash()
-        {
-            usage!("--resume: pack {} is not the one this run began with (its hash differs)", pack.path().display());
-        }
-        let pack = Arc::new(pack);
-        let job = Job {
-            command: command_line(),
+        Ok(Order {
+            command: request.command,
             stages: request.stages,
-            resolved: resolved.clone(),
-            seed,
-            pack: pack.clone(),
-            device,
-            precision,
-            folder: folder.clone(),
-            resume: self.resume,
-            from,
-            candidates,
-            labels,
-            supervision: progress.supervise(&folder)?,
-        };
-        let end = job.run();
-        // Gives the terminal back: what follows is to be read.
-        drop(progress);
-        let end = end?;
-        Ok(Ran { folder, pack, resolved, end })
+            resolved,
+            seed: earlier.manifest.seed,
+            faces: Faces::Pack(pack),
+            pack_hash: earlier.pack_hash(),
+            from: earlier.input("from"),
+            labels: earlier.input("labels"),
+            device: self.device,
+            place: Place::Resumed(earlier.folder),
+            repeats: None,
+        })
+    }
+
+    /// The pack that was named; none: generated faces.
+    fn pack(&self) -> Option<PathBuf> {
+        self.data.as_deref().filter(|data| *data != "demo").map(PathBuf::from)
     }
 
     /// Candidate sets from predictions are a run of their own.
@@ -205,36 +147,4 @@ impl TrainingArgs {
             self.settings.words()
         )
     }
-
-    /// The run that `--resume` goes on with.
-    fn earlier(&self) -> Result<(RunFolder, Manifest)> {
-        if !self.settings.is_empty() || self.seed.is_some() {
-            usage!("--resume goes on with the run's own settings and seed; leave out --preset, --config, --set and --seed");
-        }
-        let folder = RunFolder::open(self.out.as_deref().unwrap_or(Path::new(".")))?;
-        let manifest = Manifest::read(&folder)?;
-        Ok((folder, manifest))
-    }
-
-    fn resolve(&self, request: &Request, earlier: Option<&(RunFolder, Manifest)>) -> Result<Resolved> {
-        let Some((folder, manifest)) = earlier else { return self.settings.resolve(request.preset) };
-        let values: Vec<(&str, &str)> = manifest.settings.iter().map(|(k, s)| (k, s.value.as_str().unwrap_or_default())).collect();
-        Resolved::default().with_values(values, &Origin::Run(folder.path().display().to_string()))
-    }
-
-    /// The pack to open; none: generated faces, which live in the run folder.
-    fn pack_path(&self, earlier: Option<&(RunFolder, Manifest)>) -> Option<PathBuf> {
-        let typed = self.data.as_deref().filter(|d| *d != "demo").map(PathBuf::from);
-        typed.or_else(|| earlier.and_then(|(_, m)| m.data.as_ref()).map(|d| PathBuf::from(&d.pack)))
-    }
-}
-
-/// Draws the faces of `--data demo` into a folder.
-pub(super) fn generated_pack(config: &GeneratorConfig, folder: &Path) -> Result<Pack> {
-    let path = folder.join(GENERATED);
-    config.check()?;
-    let mut writer = PackWriter::create(&path, generated::protocol())?;
-    generated::generate(config, &mut writer)?;
-    writer.finish(generated::provenance(config))?;
-    Pack::open(&path)
 }

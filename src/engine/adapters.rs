@@ -88,6 +88,8 @@ pub struct AdapterInfo {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CpuInfo {
     pub name: String,
+    /// Vector instructions that sums may be rounded by, as `avx2 fma`; empty on processors that are not asked.
+    pub features: String,
     /// Threads that may run at once.
     pub cores: usize,
     pub memory: Option<u64>,
@@ -260,9 +262,25 @@ pub fn cpu() -> CpuInfo {
     let kilobytes = field("/proc/meminfo", "MemTotal").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
     CpuInfo {
         name: name.unwrap_or_else(|| std::env::consts::ARCH.into()),
+        features: vector_instructions(),
         cores: std::thread::available_parallelism().map_or(1, Into::into),
         memory: kilobytes.map(|k| k * 1024),
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn vector_instructions() -> String {
+    let known = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+    ];
+    known.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn vector_instructions() -> String {
+    String::new()
 }
 
 #[cfg(test)]

@@ -164,7 +164,9 @@ fn pick(choice: DeviceChoice, adapters: &[AdapterInfo]) -> Result<(Option<usize>
 fn open_cpu(why: String) -> OpenDevice {
     let cpu = cpu();
     let name = format!("CPU ({})", cpu.name);
-    let description = json!({"name": name, "api": "cpu", "backend": "flex", "cpu": cpu.name, "cores": cpu.cores, "memory": cpu.memory});
+    let description = json!({
+        "name": name, "api": "cpu", "backend": "flex", "cpu": cpu.name, "features": cpu.features, "cores": cpu.cores, "memory": cpu.memory,
+    });
     OpenDevice {
         device: Device::flex(),
         name,

@@ -8,7 +8,7 @@ use crate::model::init::Init;
 use crate::model::{Classifier, Encoder, MaskedAutoencoder, MaskedModel, MaskedVit, Vit};
 use crate::random::Streams;
 use crate::run::checkpoint::{self, Checkpoint};
-use crate::run::{Manifest, RunFolder};
+use crate::run::{Manifest, RunFolder, fingerprint};
 use crate::transform::prepare::Preparation;
 use crate::usage;
 use crate::weights::{self, Card, Part, same_classes};
@@ -78,6 +78,20 @@ pub fn start(from: &Path, settings: &Settings, classes: &[String], init: &Init) 
 /// key is named), or the head is for classes in another order (both are shown).
 pub fn check_start(from: &Path, settings: &Settings, classes: Option<&[String]>) -> Result<()> {
     if from.is_file() { check_weights(from, settings, classes).map(drop) } else { pretraining(from, settings).map(drop) }
+}
+
+/// Hash of what a training starts from or takes its candidate sets from: of the pretrained weights of a run, or of a file.
+///
+/// # Errors
+/// Where there is no such thing, or it is damaged.
+pub fn fingerprint(path: &Path) -> Result<String> {
+    if path.is_file() {
+        return fingerprint::file(path);
+    }
+    match fingerprint::of_stage(&RunFolder::open(path)?, &Training::Pretrain.name())? {
+        Some(hash) => Ok(hash),
+        None => usage!("{}: this run has no pretraining checkpoint", path.display()),
+    }
 }
 
 /// Refuses a classifier where models must not have seen the labels they are asked about.

@@ -68,6 +68,8 @@ pub struct Job {
     pub candidates: Option<Candidates>,
     pub labels: Option<PathBuf>,
     pub supervision: Supervision,
+    /// Told before anything is trained.
+    pub remarks: Vec<String>,
 }
 
 /// How a job ended.
@@ -94,7 +96,7 @@ impl Job {
         let trainings = self.stages.trainings(self.resolved.settings());
         // Before anything is written: another process may be at it.
         let lock = self.folder.lock()?;
-        let mut manifest = if self.resume { Manifest::read(&self.folder)? } else { self.manifest() };
+        let mut manifest = if self.resume { Manifest::read(&self.folder)? } else { self.manifest()? };
         manifest.finished = None;
         manifest.write(&self.folder)?;
         let sinks = std::mem::take(&mut self.supervision.sinks);
@@ -111,6 +113,9 @@ impl Job {
         let begin = if self.resume { Body::RunResumed { command, version } } else { Body::RunStarted { command, version } };
         events.emit(&At::run(), begin);
         events.emit(&At::run(), Body::Message { level: Level::Info, text: self.where_it_runs() });
+        for text in std::mem::take(&mut self.remarks) {
+            events.emit(&At::run(), Body::Message { level: Level::Info, text });
+        }
         let result = survive(|| {
             self.look_for_leaks(&mut manifest, &events)?;
             self.carry_out(&trainings, &events, &writer)
@@ -164,21 +169,36 @@ impl Job {
         format!("device: {} ({}), {products}", self.device.name, self.device.why)
     }
 
-    fn manifest(&self) -> Manifest {
+    /// What the run's folder says of it at its beginning.
+    ///
+    /// # Errors
+    /// Where an input cannot be read.
+    pub fn manifest(&self) -> Result<Manifest> {
         let mut manifest = Manifest::new(self.command.clone(), self.seed);
         manifest.stages = self.stages.names(self.resolved.settings());
         manifest.device = self.device.description.clone();
         manifest.device["precision"] = self.precision.name().into();
+        let machine = self.machine();
+        (manifest.threads, manifest.workers) = (Some(machine.shards), Some(machine.workers));
         manifest.data = Some(Data::of(&self.pack));
+        if self.pack.path().parent() == Some(self.folder.path()) {
+            manifest.generator = serde_json::from_value(self.pack.provenance()["generator"].clone()).ok();
+        }
         for (flag, path) in [("from", &self.from), ("labels", &self.labels)] {
             if let Some(path) = path {
-                manifest.inputs.set(flag, path.display().to_string());
+                // Absolute, so that the run can be resumed and repeated from any folder.
+                manifest.inputs.set(flag, std::path::absolute(path)?.display().to_string());
+                manifest.input_hashes.set(flag, load::fingerprint(path)?);
             }
         }
         for (key, value, origin) in self.resolved.entries() {
             manifest.settings.set(key, Setting { value: serde_json::Value::String(value), origin: origin.to_string() });
         }
-        manifest
+        Ok(manifest)
+    }
+
+    fn machine(&self) -> Machine {
+        Machine::of(self.resolved.settings(), &self.device, self.precision)
     }
 
     /// Keeps the events up to the point of resume.
@@ -194,7 +214,7 @@ impl Job {
         let s = self.resolved.settings();
         let streams = Streams::new(self.seed);
         let device = self.device.device.clone().autodiff();
-        let machine = Machine::of(s, &self.device, self.precision);
+        let machine = self.machine();
         let shards = Shards::new(machine.shards)?.in_precision(self.precision).under(self.supervision.control.clone());
         let context = StageContext { job: self, streams, device: &device, shards: &shards, machine, events };
 

@@ -1,13 +1,15 @@
 //! `manifest.json`: what a run was asked to do, with which settings (and where each came from), on which data and device.
 //!
-//! Written when the run starts and again when it ends. It explains a run to a person and lets a resume check that it continues the same thing; what
-//! *happened* stands in the events. Fields that a newer moue added are ignored on reading, and lost if this version writes the file again.
+//! Written when the run starts and again when it ends. It explains a run to a person, lets a resume check that it continues the same thing, and
+//! holds all that `moue rerun` needs to do it again; what *happened* stands in the events. Fields that a newer moue added are ignored on reading, and lost if this version writes the file again.
 
 use super::clock;
 use super::event::Outcome;
+use super::fingerprint;
 use super::folder::{RunFolder, write_atomic};
 use super::values::Ordered;
 use crate::dataset::Pack;
+use crate::dataset::generated::GeneratorConfig;
 use crate::dataset::leaks::{self, Leak};
 use crate::limits;
 use crate::usage;
@@ -44,13 +46,57 @@ pub struct Manifest {
     /// The device as the engine describes it; `name` is shown in lists.
     #[serde(default)]
     pub device: Value,
+    /// Threads that worked on parts of a batch at once: the bits of the result depend on them. In this and the next fields none stands for a
+    /// manifest from before they were recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Threads that prepared faces: nothing depends on them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Program>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Data>,
+    /// How the faces were generated, where the run generated its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generator: Option<GeneratorConfig>,
     /// Other runs and files that the run builds on, by the flag that named them: `from`, `labels`.
     #[serde(default, skip_serializing_if = "Ordered::is_empty")]
     pub inputs: Ordered<String>,
+    /// What was in them: a [`fingerprint`] of the weights or the file.
+    #[serde(default, skip_serializing_if = "Ordered::is_empty")]
+    pub input_hashes: Ordered<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<Finished>,
+}
+
+/// The program that made a run, beside its version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Program {
+    /// Version of burn that it was locked to.
+    pub burn: String,
+    /// Hash of the lock file, which names the version of every library.
+    pub libraries: String,
+    /// Processor and operating system, and whether it was optimised.
+    pub target: String,
+    /// [`fingerprint::program`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+}
+
+impl Program {
+    /// This one.
+    pub fn this() -> Self {
+        const LOCK: &str = include_str!("../../Cargo.lock");
+        let burn = LOCK.split_once("name = \"burn\"\nversion = \"").and_then(|(_, rest)| rest.split_once('"'));
+        let optimised = if cfg!(debug_assertions) { "debug" } else { "release" };
+        Self {
+            burn: burn.map_or("unknown", |(version, _)| version).into(),
+            libraries: fingerprint::bytes(LOCK.as_bytes()),
+            target: format!("{} {} {optimised}", std::env::consts::ARCH, std::env::consts::OS),
+            file: fingerprint::program(),
+        }
+    }
 }
 
 /// A setting's value and the layer that set it: `default`, `preset demo`, `file moue.toml`, `flag`.
@@ -108,7 +154,7 @@ pub struct Finished {
 }
 
 impl Manifest {
-    /// A manifest of this program, made now.
+    /// A manifest of this program, made now. Reads the program's file.
     pub fn new(command: Vec<String>, seed: u64) -> Self {
         Self {
             format: FORMAT,
@@ -119,8 +165,13 @@ impl Manifest {
             seed,
             settings: Ordered::default(),
             device: Value::Null,
+            threads: None,
+            workers: None,
+            program: Some(Program::this()),
             data: None,
+            generator: None,
             inputs: Ordered::default(),
+            input_hashes: Ordered::default(),
             finished: None,
         }
     }
@@ -178,6 +229,9 @@ mod tests {
         assert_eq!(back, manifest);
         assert_eq!(back.settings.iter().map(|(k, _)| k).collect::<Vec<_>>(), ["train.lr", "data.size"]);
         assert_eq!(back.device_name(), Some("llvmpipe"));
+        // The lock file names the burn that Cargo.toml pins.
+        let pinned = include_str!("../../Cargo.toml").split_once("burn = { version = \"=").unwrap().1.split_once('"').unwrap().0;
+        assert_eq!(back.program.unwrap().burn, pinned);
         fs::write(folder.manifest(), r#"{"format": 9}"#).unwrap();
         assert_eq!(crate::failure::exit_code(&Manifest::read(&folder).unwrap_err()), 2);
     }

@@ -10,8 +10,10 @@
 pub mod checkpoint;
 pub mod clock;
 pub mod control;
+pub mod differences;
 pub mod disk;
 pub mod event;
+pub mod fingerprint;
 pub mod folder;
 pub mod history;
 pub mod manifest;
@@ -22,6 +24,7 @@ pub mod progress;
 pub mod pulse;
 mod queue;
 pub mod reader;
+pub mod repetition;
 pub mod summary;
 pub mod values;
 pub mod writer;

@@ -20,7 +20,7 @@ use crate::usage;
 use action_units::{Activation, CLASSES, NEUTRAL, choose, confusable, prototypes};
 use anyhow::Result;
 use panel::Panel;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Share of faces that blend two expressions.
 const BLENDS: f32 = 0.4;
@@ -32,7 +32,7 @@ const TRAIN_SHARES: [f64; 8] = [0.25, 0.22, 0.13, 0.13, 0.11, 0.05, 0.06, 0.05];
 const BATCH: usize = 2048;
 
 /// What to generate.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GeneratorConfig {
     pub train: usize,
     pub valid: usize,

@@ -1,0 +1,135 @@
+//! Where program, device, data and settings of two runs differ, by their manifests: what `moue rerun` says before it starts.
+
+use super::manifest::{Manifest, Program};
+use super::values::Ordered;
+use serde::Serialize;
+use serde_json::Value;
+use std::fmt;
+
+/// One thing that is not as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    pub what: String,
+    pub then: String,
+    pub now: String,
+    /// Whether results may differ because of it.
+    pub matters: bool,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let weight = if self.matters { "" } else { "; no result depends on it" };
+        write!(f, "{}: {} then, {} now{weight}", self.what, self.then, self.now)
+    }
+}
+
+/// What a manifest from before a field was recorded says of it.
+const UNRECORDED: &str = "not recorded";
+/// Fields of a device on which no result depends: where it sits, how large it is, how many cores are left to other threads.
+const PLACE: [&str; 7] = ["index", "pci", "memory", "cores", "largest_buffer", "largest_storage_binding", "refused"];
+/// Settings that stand in the manifest as what they came to.
+const SETTLED: [&str; 3] = ["run.threads", "run.workers", "run.precision"];
+
+/// All differences. The pack's path and those of the inputs are none: what is in them counts.
+pub fn differences(then: &Manifest, now: &Manifest) -> Vec<Difference> {
+    let mut found = Found(Vec::new());
+    found.compare("moue", true, Some(&then.moue), Some(&now.moue));
+    let of = |manifest: &Manifest, part: fn(&Program) -> Option<String>| manifest.program.as_ref().and_then(part);
+    let parts: [(&str, fn(&Program) -> Option<String>); 4] = [
+        ("burn", |p| Some(p.burn.clone())),
+        ("libraries (hash of the lock file)", |p| Some(p.libraries.clone())),
+        ("built for", |p| Some(p.target.clone())),
+        ("program (checksum and length)", |p| p.file.clone()),
+    ];
+    for (what, part) in parts {
+        found.compare(what, true, of(then, part).as_ref(), of(now, part).as_ref());
+    }
+    found.devices(&then.device, &now.device);
+    let number = |n: Option<usize>| n.map(|n| n.to_string());
+    found.compare("threads", true, number(then.threads).as_ref(), number(now.threads).as_ref());
+    found.compare("workers", false, number(then.workers).as_ref(), number(now.workers).as_ref());
+    found.compare("seed", true, Some(&then.seed.to_string()), Some(&now.seed.to_string()));
+    let pack = |m: &Manifest| m.data.as_ref().map(|d| d.pack_hash.clone());
+    found.compare("pack (hash)", true, pack(then).as_ref(), pack(now).as_ref());
+    for name in names(&then.inputs, &now.inputs) {
+        found.compare(&format!("--{name} (hash)"), true, then.input_hashes.get(name), now.input_hashes.get(name));
+    }
+    for key in names(&then.settings, &now.settings).into_iter().filter(|key| !SETTLED.contains(key)) {
+        let value = |m: &Manifest| m.settings.get(key).map_or("no such setting".into(), |s| shown(&s.value));
+        found.compare(key, true, Some(&value(then)), Some(&value(now)));
+    }
+    found.0
+}
+
+/// The names in either map, in the order of the second and then of the first.
+fn names<'a, A, B>(then: &'a Ordered<A>, now: &'a Ordered<B>) -> Vec<&'a str> {
+    let gone = then.iter().map(|(name, _)| name).filter(|name| now.get(name).is_none());
+    now.iter().map(|(name, _)| name).chain(gone).collect()
+}
+
+fn shown(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), String::from)
+}
+
+struct Found(Vec<Difference>);
+
+impl Found {
+    fn compare(&mut self, what: &str, matters: bool, then: Option<&String>, now: Option<&String>) {
+        if then != now {
+            let said = |value: Option<&String>| value.cloned().unwrap_or_else(|| UNRECORDED.into());
+            self.0.push(Difference { what: what.into(), then: said(then), now: said(now), matters });
+        }
+    }
+
+    fn devices(&mut self, then: &Value, now: &Value) {
+        let (Some(a), Some(b)) = (then.as_object(), now.as_object()) else {
+            return self.compare("device", true, Some(&shown(then)), Some(&shown(now)));
+        };
+        for key in b.keys().chain(a.keys().filter(|key| !b.contains_key(*key))) {
+            let value = |fields: &serde_json::Map<String, Value>| fields.get(key).map(shown);
+            self.compare(&format!("device: {key}"), !PLACE.contains(&key.as_str()), value(a).as_ref(), value(b).as_ref());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::manifest::Setting;
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn everything_that_differs_is_named() {
+        let manifest = || {
+            let mut manifest = Manifest::new(Vec::new(), 1);
+            manifest.device = json!({"name": "a GPU", "driver": "1.2", "memory": 8});
+            manifest.settings.set("vit.dim", Setting { value: json!("16"), origin: "default".into() });
+            manifest.settings.set("run.threads", Setting { value: json!("0"), origin: "default".into() });
+            (manifest.threads, manifest.workers) = (Some(2), Some(2));
+            manifest
+        };
+        let (mut then, mut now) = (manifest(), manifest());
+        assert_eq!(differences(&then, &now), []);
+        then.settings.set("vit.gone", Setting { value: json!("1"), origin: "flag".into() });
+        then.inputs.set("from", "a".into());
+        then.program = None;
+        now.device = json!({"name": "a GPU", "driver": "1.3", "memory": 9});
+        now.settings.set("vit.dim", Setting { value: json!("32"), origin: "flag".into() });
+        now.settings.set("run.threads", Setting { value: json!("2"), origin: "flag".into() });
+        (now.workers, now.threads) = (Some(3), Some(4));
+        now.inputs.set("from", "b".into());
+        now.input_hashes.set("from", "0123".into());
+        let found = differences(&then, &now);
+        let said: Vec<String> = found.iter().map(Difference::to_string).collect();
+        let has = |text: &str| assert!(said.iter().any(|line| line == text), "no `{text}` in {said:#?}");
+        has("device: driver: 1.2 then, 1.3 now");
+        has("device: memory: 8 then, 9 now; no result depends on it");
+        has("workers: 2 then, 3 now; no result depends on it");
+        has("threads: 2 then, 4 now");
+        has("--from (hash): not recorded then, 0123 now");
+        has("vit.dim: 16 then, 32 now");
+        has("vit.gone: 1 then, no such setting now");
+        assert!(said.iter().any(|line| line.starts_with("burn: not recorded then")));
+        assert_eq!(said.len(), 11, "{said:#?}");
+    }
+}
