@@ -165,13 +165,19 @@ fn a_killed_run_resumes_even_from_the_checkpoint_before_the_last() {
     let finetune = |out| train(&["finetune", "--data", "f.moue", "--out", out], LONG);
     b.done(&finetune("whole"));
     let whole = b.results("whole");
-    for (out, stage, damage) in [("early", "finetune/pll", false), ("late", "baseline/ce", false), ("torn", "finetune/pll", true)] {
+    let told = |run: &str| -> Vec<(String, u64, Option<f64>)> {
+        let events = b.events(run).into_iter();
+        events.filter_map(|e| if let Body::Scalars(s) = &e.body { Some((e.place(), e.step, s.get("loss"))) } else { None }).collect()
+    };
+    let scalars = told("whole");
+    let cases = [("early", "finetune/pll"), ("late", "baseline/ce"), ("torn", "finetune/pll"), ("untold", "finetune/pll")];
+    for (out, stage) in cases {
         let place = format!("moue {stage} step=");
         let third = |line: &str| line.starts_with(&place) && line.contains("checkpoint=") && !line.contains("=3/") && !line.contains("=6/");
         let (mut child, _lines) = b.until(&finetune(out), third);
         child.kill().unwrap();
         child.wait().unwrap();
-        if damage {
+        if out == "torn" {
             let mut kept: Vec<PathBuf> = fs::read_dir(b.path(out).join("checkpoints")).unwrap().map(|e| e.unwrap().path()).collect();
             kept.retain(|p| p.extension().is_some_and(|e| e == "ckpt"));
             kept.sort();
@@ -180,10 +186,27 @@ fn a_killed_run_resumes_even_from_the_checkpoint_before_the_last() {
             let bytes = fs::read(newest).unwrap();
             fs::write(newest, &bytes[..bytes.len() / 2]).unwrap();
         }
+        if out == "untold" {
+            // As if the kill had come between the newest checkpoint and its event, with the events of its epoch still in memory.
+            let log = b.path(out).join("events.jsonl");
+            let text = fs::read_to_string(&log).unwrap();
+            let last = text.rfind("\"checkpoint\":").unwrap();
+            let before = text[..last].rfind("\"checkpoint\":").unwrap();
+            fs::write(&log, &text[..(before + last) / 2]).unwrap();
+        }
+        let left = b.path(out).join("checkpoints/.moue-left.part");
+        fs::write(&left, "what the killed process had begun").unwrap();
         let said = b.done(&["finetune", "--resume", "--out", out, "--device", "cpu", "--no-tui"]);
-        assert_eq!(said.contains("using the one before it"), damage, "{said}");
-        assert!(b.results(out) == whole, "{out}: a resumed run ends otherwise");
+        assert_eq!(said.contains("using the one before it"), out == "torn", "{said}");
+        assert!(b.results(out) == whole && told(out) == scalars, "{out}: a resumed run ends otherwise");
+        assert!(!left.exists());
     }
+    // Killed before the first event.
+    fs::remove_dir_all(b.path("early")).unwrap();
+    fs::create_dir_all(b.path("early/checkpoints")).unwrap();
+    fs::copy(b.path("whole/manifest.json"), b.path("early/manifest.json")).unwrap();
+    b.done(&["finetune", "--resume", "--out", "early", "--device", "cpu", "--no-tui"]);
+    assert!(b.results("early") == whole && told("early") == scalars);
     // Another pack of the same shape is not what the run began with.
     b.done(&["data", "generate", "--out", "f.moue", "--train", "96", "--valid", "32", "--test", "32", "--size", "32", "--seed", "3"]);
     b.refused(&["finetune", "--resume", "--out", "late", "--device", "cpu"], 2, &["f.moue", "began with"]);

@@ -5,6 +5,8 @@
 //!                                     \-> one thread each: Lines, log.txt
 //! terminal, signals -> Control -> engine
 //! ```
+//! [`fingerprint`] gives two people a short word for the same weights, [`differences`] says from two manifests what is not as it was, and
+//! [`repetition`] whether two runs found out the same: with the manifest, all that `moue rerun` needs.
 //! The events are the truth, everything shown is made from them. This module trains nothing and never needs a GPU.
 
 pub mod checkpoint;
