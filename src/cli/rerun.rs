@@ -70,7 +70,10 @@ impl RerunArgs {
         let out = ran.folder.path().display();
         if let JobEnd::Interrupted = ran.end {
             let text = format!("stopped; go on with: moue rerun {} --resume --out {out}", earlier.folder.path().display());
-            return if self.json { bail!("{text}") } else { print(|w| Ok(writeln!(w, "{text}")?)) };
+            if self.json {
+                bail!("{text}");
+            }
+            return print(|w| Ok(writeln!(w, "{text}")?));
         }
         // Of a resumed repetition the manifest knows.
         let found = differences(&earlier.manifest, &Manifest::read(&ran.folder)?);

@@ -213,7 +213,8 @@ fn show_stage(run: &RunFolder, s: &StageSummary, w: &mut dyn Write) -> Result<()
         writeln!(w, "  checkpoint {}", plain(path))?;
     }
     // For two people to see whether they have the same; of a network that is still trained it would be another in a moment.
-    match if s.finished { fingerprint::of_stage(run, &s.place()) } else { Ok(None) } {
+    let hash = if s.finished { fingerprint::of_stage(run, &s.place()) } else { Ok(None) };
+    match hash {
         Ok(Some(hash)) => writeln!(w, "  weights    {hash}")?,
         Ok(None) => {}
         Err(error) => eprintln!("warning: {}", plain(&one_line(&error))),

@@ -30,19 +30,20 @@ const PLACE: [&str; 7] = ["index", "pci", "memory", "cores", "largest_buffer", "
 /// Settings that stand in the manifest as what they came to.
 const SETTLED: [&str; 3] = ["run.threads", "run.workers", "run.precision"];
 
+/// What [`program`] gives.
+const PROGRAM: [&str; 4] = ["burn", "libraries (hash of the lock file)", "built for", "program (checksum and length)"];
+
+fn program(manifest: &Manifest) -> [Option<String>; 4] {
+    let recorded = |p: &Program| [Some(p.burn.clone()), Some(p.libraries.clone()), Some(p.target.clone()), p.file.clone()];
+    manifest.program.as_ref().map(recorded).unwrap_or_default()
+}
+
 /// All differences. The pack's path and those of the inputs are none: what is in them counts.
 pub fn differences(then: &Manifest, now: &Manifest) -> Vec<Difference> {
     let mut found = Found(Vec::new());
     found.compare("moue", true, Some(&then.moue), Some(&now.moue));
-    let of = |manifest: &Manifest, part: fn(&Program) -> Option<String>| manifest.program.as_ref().and_then(part);
-    let parts: [(&str, fn(&Program) -> Option<String>); 4] = [
-        ("burn", |p| Some(p.burn.clone())),
-        ("libraries (hash of the lock file)", |p| Some(p.libraries.clone())),
-        ("built for", |p| Some(p.target.clone())),
-        ("program (checksum and length)", |p| p.file.clone()),
-    ];
-    for (what, part) in parts {
-        found.compare(what, true, of(then, part).as_ref(), of(now, part).as_ref());
+    for (what, (a, b)) in PROGRAM.iter().zip(program(then).iter().zip(&program(now))) {
+        found.compare(what, true, a.as_ref(), b.as_ref());
     }
     found.devices(&then.device, &now.device);
     let number = |n: Option<usize>| n.map(|n| n.to_string());
