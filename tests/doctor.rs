@@ -173,7 +173,7 @@ fn hostile_values_are_refused_or_stopped() {
     }
     // A network that no machine holds is not made to find that out.
     b.refused(&["doctor", "demo", "--set", "vit.dim=98304"], 2, &["at most 8192"]);
-    let (json, code) = examined(&b, &["demo", "--set", "vit.dim=8192", "--set", "vit.depth=256"]);
+    let (json, code) = examined(&b, &["demo", "--set", "vit.dim=8190", "--set", "vit.depth=256"]);
     says(&json, "memory", "stop", &["the weights alone take at least", "smaller network"]);
     says(&json, "speed, pretrain", "ok", &["not measured"]);
     assert_eq!(code, Some(1));

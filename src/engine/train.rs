@@ -176,6 +176,8 @@ struct Training<'a, O: Objective> {
     step: u64,
     /// All steps of the epoch are done, but it has not been ended.
     epoch_open: bool,
+    /// The step whose state is on the disk.
+    saved: Option<u64>,
     steps: u64,
     per_epoch: u64,
     /// Makes the model as it is at the beginning: what training goes back to as long as nothing is on the disk.
@@ -261,7 +263,10 @@ pub fn train<O: Objective>(objective: &mut O, fresh: &dyn Fn() -> Result<O::Mode
             Ok(()) => t.epoch_open = true,
             Err(error) if error.is::<Stopped>() => {
                 plan.control.end();
-                t.save(None)?;
+                // Right after an epoch's end there is nothing to add, and its checkpoint knows how good it is.
+                if t.saved != Some(t.step) {
+                    t.save(None)?;
+                }
                 return Ok(Ended::Interrupted);
             }
             Err(error) => return Err(error),
@@ -282,7 +287,8 @@ impl<'a, O: Objective> Training<'a, O> {
         let optimizer = Optimizer::new(&model, &plan.optimizer).in_precision(plan.shards.precision(), LossScale::default());
         let (interval, guard) = (Interval::new(Sums::default()), Guard::default());
         let (step, epoch_open, model) = (0, false, Some(model));
-        let mut t = Self { objective, plan, model, optimizer, interval, guard, step, epoch_open, steps, per_epoch, fresh, blank };
+        let mut t =
+            Self { objective, plan, model, optimizer, interval, guard, step, epoch_open, saved: None, steps, per_epoch, fresh, blank };
         if plan.resume
             && let Some((path, saved)) = checkpoint::newest(plan.folder, &plan.state.stage, |text| t.tell(Level::Warning, text))?
         {
@@ -399,6 +405,7 @@ impl<'a, O: Objective> Training<'a, O> {
                 self.optimizer = Optimizer::new(&model, &plan.optimizer).in_precision(plan.shards.precision(), LossScale::default());
                 self.objective.restore(&self.blank)?;
                 (self.model, self.step, self.epoch_open, self.guard) = (Some(model), 0, false, Guard::default());
+                self.saved = None;
                 self.interval = Interval::new(Sums::default());
                 plan.events.take_back(until_stage(&plan.at))?;
             }
@@ -425,6 +432,7 @@ impl<'a, O: Objective> Training<'a, O> {
         let Progress { interval, guard } = progress(saved)?;
         (self.interval, self.guard) = (Interval::new(interval), guard);
         (self.step, self.epoch_open) = (saved.state.step, saved.state.epoch_open);
+        self.saved = (!self.epoch_open).then_some(self.step);
         Ok(())
     }
 
@@ -531,6 +539,7 @@ impl<'a, O: Objective> Training<'a, O> {
             })
         })?;
         events.emit(&at, Body::Checkpoint { path: checkpoint::event_path(&path) });
+        self.saved = (!self.epoch_open).then_some(self.step);
         self.retain(checkpoint::KEEP)
     }
 
@@ -547,7 +556,7 @@ fn progress(saved: &Checkpoint) -> Result<Progress> {
     Ok(found.map(|(_, bytes)| serde_json::from_slice(bytes)).transpose().context(PROGRESS)?.unwrap_or_default())
 }
 
-/// Keeps a log up to where a stage started.
+/// All before a stage started.
 fn until_stage(at: &At) -> impl FnMut(&Event) -> bool + '_ {
     let mut behind = false;
     move |event| {

@@ -24,8 +24,13 @@ pub fn point(folder: &RunFolder, trainings: &[Training]) -> Result<Option<String
         let found = checkpoint::list(folder, &training.name())?;
         let whole: Vec<_> = found.iter().rev().filter_map(|path| Some((path, checkpoint::Checkpoint::read(path).ok()?.state))).collect();
         let logged = whole.iter().find(|(path, _)| known.contains(&checkpoint::event_path(path)));
-        // A log that lost all it knew of a training's checkpoints (its end was cut off) is no reason to do days of work again.
-        let Some((path, state)) = logged.or(whole.first()) else { break };
+        // A log that has lost all it knew of several checkpoints is no reason to do days of work again. A single one was written right
+        // before the end, and events before it may have been lost with its own.
+        let lost = whole.first().filter(|_| whole.len() > 1);
+        let Some((path, state)) = logged.or(lost) else {
+            whole.iter().try_for_each(|(path, _)| remove(path))?;
+            break;
+        };
         for newer in found.iter().filter(|newer| newer > path) {
             // Damaged ones stay until they are overwritten: whoever reads checkpoints names them.
             if whole.iter().any(|(whole, _)| *whole == newer) {
@@ -107,7 +112,7 @@ mod tests {
 
     #[test]
     fn the_first_unfinished_training_goes_on() {
-        let cases: [([&[i64]; 3], &str, [usize; 3]); 7] = [
+        let cases: [([&[i64]; 3], &str, [usize; 3]); 8] = [
             ([&[], &[], &[]], "", [0, 0, 0]),
             ([&[5, 10], &[], &[]], "pretrain-00000010.ckpt", [2, 0, 0]),
             ([&[20], &[5], &[]], "finetune-pll-00000005.ckpt", [1, 1, 0]),
@@ -115,6 +120,7 @@ mod tests {
             ([&[20], &[20], &[10, 20]], "baseline-ce-00000020.ckpt", [1, 1, 2]),
             // Written, but the log does not reach so far.
             ([&[20], &[5, 10, -15], &[]], "finetune-pll-00000010.ckpt", [1, 2, 0]),
+            ([&[20], &[-5], &[]], "pretrain-00000020.ckpt", [1, 0, 0]),
             // The log has lost all of it.
             ([&[-10, -20], &[], &[]], "pretrain-00000020.ckpt", [2, 0, 0]),
         ];

@@ -38,8 +38,6 @@ pub struct EventReader {
     path: PathBuf,
     file: BufReader<File>,
     pending: Vec<u8>,
-    /// The last complete line.
-    text: Vec<u8>,
     /// Bytes of complete lines read so far.
     consumed: u64,
     line: u64,
@@ -53,8 +51,7 @@ impl EventReader {
     pub fn open(folder: &RunFolder) -> Result<Self> {
         let path = folder.events();
         let file = File::open(&path).with_context(|| format!("reading {}", path.display()))?;
-        let (file, pending, text) = (BufReader::new(file), Vec::new(), Vec::new());
-        Ok(Self { path, file, pending, text, consumed: 0, line: 0, skipped: 0, broken: false })
+        Ok(Self { path, file: BufReader::new(file), pending: Vec::new(), consumed: 0, line: 0, skipped: 0, broken: false })
     }
 
     /// Events of unknown kinds so far. A view that shows a run says so when this is not 0.
@@ -94,9 +91,9 @@ impl EventReader {
         now.len() < self.consumed
     }
 
-    /// The line that [`next_line`](Self::next_line) gave last, as it stands in the file.
-    pub(super) fn text(&self) -> &[u8] {
-        &self.text
+    /// Bytes of the lines read so far.
+    pub(super) fn consumed(&self) -> u64 {
+        self.consumed
     }
 
     /// The next complete line; `None` at the present end.
@@ -113,10 +110,11 @@ impl EventReader {
             }
             self.line += 1;
             self.consumed += self.pending.len() as u64;
-            std::mem::swap(&mut self.text, &mut self.pending);
+            let parsed = parse(&self.pending);
+            let blank = self.pending.trim_ascii().is_empty();
             self.pending.clear();
-            if !self.text.trim_ascii().is_empty() {
-                return parse(&self.text).with_context(|| format!("{}:{}", self.path.display(), self.line)).map(Some);
+            if !blank {
+                return parsed.with_context(|| format!("{}:{}", self.path.display(), self.line)).map(Some);
             }
         }
     }

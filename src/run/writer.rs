@@ -14,7 +14,7 @@ use super::reader::{EventReader, Line};
 use crate::usage;
 use anyhow::{Context, Result, anyhow};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -85,14 +85,14 @@ impl EventSender {
         self.queue.settle(SETTLING) && self.log.lock().settle()
     }
 
-    /// Takes back what was sent: of the log only those events stay that `keep` accepts, called for each in the order of the file.
+    /// Takes back what was sent after the last event that `last` accepts, which is called for each in the order of the file.
     ///
     /// # Errors
     /// Where the disk does not take the log, or gives it back damaged.
-    pub fn take_back(&self, keep: impl FnMut(&Event) -> bool) -> Result<()> {
+    pub fn take_back(&self, last: impl FnMut(&Event) -> bool) -> Result<()> {
         // What still waits must not come behind the cut.
         self.queue.settle(SETTLING);
-        self.log.lock().cut(keep).map(drop)
+        self.log.lock().cut(last).map(drop)
     }
 
     /// Seconds since the run began, as [`Event::t`] counts them.
@@ -189,26 +189,23 @@ impl LogFile {
         self.file.is_some() && self.flush().is_ok()
     }
 
-    /// Rewrites the log with those events that `keep` accepts, as they were written, without a torn last line. The time of the last one.
-    fn cut(&mut self, mut keep: impl FnMut(&Event) -> bool) -> Result<f64> {
+    /// Cuts the log off behind the last event that `last` accepts; what stays, stays as it was written. The time of that event.
+    fn cut(&mut self, mut last: impl FnMut(&Event) -> bool) -> Result<f64> {
         self.flush()?;
         let path = self.path();
         let mut reader = EventReader::open(&self.folder)?;
-        let before = write_atomic(&path, |w| {
-            let mut before = 0.0;
-            while let Some(line) = reader.next_line()? {
-                let Line::Event(event) = line else {
-                    usage!("this run was written by a newer moue: resume it with that version");
-                };
-                if keep(&event) {
-                    before = event.t;
-                    w.write_all(reader.text())?;
-                }
+        let (mut length, mut time) = (0, 0.0);
+        while let Some(line) = reader.next_line()? {
+            let Line::Event(event) = line else {
+                usage!("this run was written by a newer moue: resume it with that version");
+            };
+            if last(&event) {
+                (length, time) = (reader.consumed(), event.t);
             }
-            Ok(before)
-        })?;
+        }
+        write_atomic(&path, |w| Ok(io::copy(&mut File::open(&path)?.take(length), w)?))?;
         self.file = Some(append(&path)?);
-        Ok(before)
+        Ok(time)
     }
 }
 
@@ -237,15 +234,15 @@ impl EventWriter {
         Self::start(Log::new(folder, file), 0.0, lock, sinks)
     }
 
-    /// Goes on with the events of an earlier run: a torn last line is cut off, and of the others only those stay that `keep` accepts
-    /// (called for each event in the order of the file; see [`until_checkpoint`]). Time goes on from the last event kept.
+    /// Goes on with the events of an earlier run up to and including the last one that `last` accepts (called for each in the order of the
+    /// file; see [`until_checkpoint`]). Time goes on from there.
     ///
     /// # Errors
     /// As [`create`](Self::create); also for a damaged log, and ([`Usage`](crate::failure::Usage)) for one with events that only a
     /// newer moue understands, because nobody could say whether those lie behind the point of resume.
-    pub fn resume(folder: &RunFolder, lock: Lock, sinks: Vec<Box<dyn Sink>>, keep: impl FnMut(&Event) -> bool) -> Result<Self> {
+    pub fn resume(folder: &RunFolder, lock: Lock, sinks: Vec<Box<dyn Sink>>, last: impl FnMut(&Event) -> bool) -> Result<Self> {
         let log = Log::new(folder, append(&folder.events())?);
-        let before = log.lock().cut(keep)?;
+        let before = log.lock().cut(last)?;
         Self::start(log, before, lock, sinks)
     }
 
@@ -296,14 +293,10 @@ impl Drop for EventWriter {
     }
 }
 
-/// Keeps a log up to and including the checkpoint `path` (as its event names it): the usual argument of [`EventWriter::resume`].
+/// The checkpoint `path` (as its event names it), which may have been written more than once: the usual argument of
+/// [`EventWriter::resume`].
 pub fn until_checkpoint(path: &str) -> impl FnMut(&Event) -> bool + '_ {
-    let mut behind = false;
-    move |event| {
-        let keep = !behind;
-        behind |= matches!(&event.body, Body::Checkpoint { path: p } if p == path);
-        keep
-    }
+    move |event| matches!(&event.body, Body::Checkpoint { path: p } if p == path)
 }
 
 fn write_line(w: &mut impl Write, event: &Event) -> io::Result<()> {
@@ -506,6 +499,19 @@ mod tests {
         let events = events(&folder);
         assert_eq!(events.iter().filter(|e| matches!(e.body, Body::Checkpoint { .. })).count(), 19_999 / 4);
         assert!(counts.iter().all(|n| n.load(Ordering::SeqCst) == 4));
+    }
+
+    #[test]
+    fn the_newer_of_two_checkpoints_of_a_name_counts() {
+        let (_root, folder) = run();
+        let writer = EventWriter::create(&folder, folder.lock().unwrap(), vec![]).unwrap();
+        for range in [0..5, 5..6, 4..5, 5..7] {
+            steps(&writer.sender(), range);
+        }
+        writer.finish().unwrap();
+        drop(EventWriter::resume(&folder, folder.lock().unwrap(), vec![], until_checkpoint("checkpoints/4")).unwrap());
+        let seen: Vec<u64> = events(&folder).iter().filter(|e| matches!(e.body, Body::Scalars(_))).map(|e| e.step).collect();
+        assert_eq!(seen, [0, 1, 2, 3, 4, 5, 4]);
     }
 
     #[test]
