@@ -30,10 +30,10 @@ fn poisoned(b: &Bench, name: &str, split: Split) {
     writer.finish(serde_json::json!({})).unwrap();
 }
 
-/// Pretraining, partial labels and the baseline.
 /// Every checkpoint: which one is the best depends on the valid labels.
 const KEPT: &[&str] = &["run.keep_every=1"];
 
+/// Pretraining, partial labels and the baseline.
 fn demo(b: &Bench, pack: &str, out: &str) {
     b.done(&train(&["pretrain", "--data", pack, "--out", &format!("{out}-pretrain")], KEPT));
     b.done(&train(&["finetune", "--data", pack, "--from", &format!("{out}-pretrain"), "--out", out], KEPT));
