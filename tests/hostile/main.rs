@@ -26,7 +26,7 @@ use targets::samples::{self, Sample};
 
 /// Mutations of each sample.
 const MUTATIONS: u64 = 500;
-/// The most that one input may take.
+/// The most that one input may take, less the time that a busy machine made it wait.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What is being tried, by thread, and since when: for the watchdog.
 static TRIED: Mutex<Vec<(std::thread::ThreadId, String, Instant)>> = Mutex::new(Vec::new());
@@ -48,14 +48,20 @@ fn watch() {
     });
 }
 
+/// How long this thread has waited for a processor so far; nothing on systems that do not tell.
+fn waited() -> Duration {
+    let told = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(told.split(' ').nth(1).and_then(|n| n.parse().ok()).unwrap_or(0))
+}
+
 /// Does what `what` names; panics, and everything that takes too long, are failures that say so.
 pub fn tried<T>(what: &str, act: impl FnOnce() -> T) -> T {
     watch();
-    let (thread, start) = (std::thread::current().id(), Instant::now());
+    let (thread, start, waited_before) = (std::thread::current().id(), Instant::now(), waited());
     TRIED.lock().unwrap_or_else(|e| e.into_inner()).push((thread, what.to_string(), start));
     let done = catch_unwind(AssertUnwindSafe(act));
     TRIED.lock().unwrap_or_else(|e| e.into_inner()).retain(|(t, ..)| *t != thread);
-    let took = start.elapsed();
+    let took = start.elapsed().saturating_sub(waited() - waited_before);
     let value = done.unwrap_or_else(|panic| panic!("{what}: panicked: {}", moue::failure::panic_text(&*panic)));
     assert!(took < PATIENCE, "{what}: took {took:?}");
     memory::check(what);
