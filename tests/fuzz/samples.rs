@@ -15,6 +15,7 @@ use moue::weights::{Card, Layout};
 use serde_json::json;
 use std::io::{Cursor, Write};
 use std::path::Path;
+use tempfile::TempDir;
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
 
@@ -82,9 +83,15 @@ pub fn all() -> Vec<Sample> {
     ]
 }
 
+/// A folder in memory, where there is one: everything here is written, synced and read thousands of times.
+pub fn scratch() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
 /// The bytes of a file that `make` writes.
 fn written(make: impl FnOnce(&Path)) -> Vec<u8> {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     let path = folder.path().join("file");
     make(&path);
     std::fs::read(path).unwrap()
@@ -162,7 +169,7 @@ fn events() -> Vec<u8> {
 }
 
 fn manifest() -> Vec<u8> {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     let pack = folder.path().join("f.moue");
     write_pack(&pack);
     let mut manifest = Manifest::new(["moue", "demo"].map(String::from).to_vec(), 7);

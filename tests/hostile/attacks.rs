@@ -24,7 +24,7 @@ struct Place(tempfile::TempDir);
 
 impl Place {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self(samples::scratch())
     }
 
     fn path(&self, name: &str) -> PathBuf {

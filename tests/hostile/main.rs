@@ -56,6 +56,11 @@ fn waited() -> Duration {
 
 /// Does what `what` names; panics, and everything that takes too long, are failures that say so.
 pub fn tried<T>(what: &str, act: impl FnOnce() -> T) -> T {
+    tried_within(PATIENCE, what, act)
+}
+
+/// The same with another bound.
+pub fn tried_within<T>(patience: Duration, what: &str, act: impl FnOnce() -> T) -> T {
     watch();
     let (thread, start, waited_before) = (std::thread::current().id(), Instant::now(), waited());
     TRIED.lock().unwrap_or_else(|e| e.into_inner()).push((thread, what.to_string(), start));
@@ -63,7 +68,7 @@ pub fn tried<T>(what: &str, act: impl FnOnce() -> T) -> T {
     TRIED.lock().unwrap_or_else(|e| e.into_inner()).retain(|(t, ..)| *t != thread);
     let took = start.elapsed().saturating_sub(waited() - waited_before);
     let value = done.unwrap_or_else(|panic| panic!("{what}: panicked: {}", moue::failure::panic_text(&*panic)));
-    assert!(took < PATIENCE, "{what}: took {took:?}");
+    assert!(took < patience, "{what}: took {took:?}");
     memory::check(what);
     value
 }
@@ -82,6 +87,7 @@ fn damaged(name: &str) {
     assert!(!samples.is_empty());
     let bytes: Vec<&[u8]> = samples.iter().map(|s| s.bytes.as_slice()).collect();
     let run = target(name);
+    targets::prepare();
     for sample in &samples {
         if std::env::var_os("MOUE_BLESS").is_some() {
             fs::create_dir_all(corpus(name)).unwrap();
@@ -140,6 +146,7 @@ fn samples_are_valid() {
 /// What fuzzing found worth keeping, and every input that once was a finding.
 #[test]
 fn the_corpus_is_replayed() {
+    targets::prepare();
     for (name, run) in targets::ALL {
         let mut files: Vec<PathBuf> = fs::read_dir(corpus(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();

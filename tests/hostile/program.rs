@@ -2,17 +2,32 @@
 
 use crate::mutate::mutated;
 use crate::targets::samples::{self, Sample};
-use crate::{memory, tried};
+use crate::{memory, tried_within};
 use moue::dataset::Pack;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Mutations of each sample that the binary is asked about; in the process itself many more are tried.
 const ASKED: u64 = 12;
 
+/// The most that a command may take, which has to be started and waits as the machine does.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Where a sample's file goes in a run's folder, and the commands that read it. `OUT` is a file that the command writes.
 type Asked = (&'static str, &'static str, &'static [&'static [&'static str]]);
+
+/// Into a small encoder: the default one takes seconds to be made.
+#[cfg(feature = "train")]
+const SMALL_SAFETENSORS: [&str; 10] = small("w.safetensors");
+#[cfg(feature = "train")]
+const SMALL_PTH: [&str; 10] = small("w.pth");
+
+#[cfg(feature = "train")]
+const fn small(file: &'static str) -> [&'static str; 10] {
+    ["import-weights", file, "--out", "OUT", "--set", "vit.dim=48", "--set", "vit.depth=1", "--set", "data.size=32"]
+}
 
 const ASKS: &[Asked] = &[
     (
@@ -49,19 +64,16 @@ const ASKS: &[Asked] = &[
         &[&["config", "show", "--config", "c.toml"], &["labels", "run/f.moue", "--config", "c.toml", "--out", "OUT"]],
     ),
     #[cfg(feature = "train")]
-    (
-        "safetensors",
-        "w.safetensors",
-        &[&["import-weights", "w.safetensors", "--out", "OUT"], &["predict", "w.safetensors", "run/media", "--device", "cpu"]],
-    ),
+    ("safetensors", "w.safetensors", &[&SMALL_SAFETENSORS, &["predict", "w.safetensors", "run/media", "--device", "cpu"]]),
     #[cfg(feature = "train")]
-    ("pth", "w.pth", &[&["import-weights", "w.pth", "--out", "OUT"]]),
+    ("pth", "w.pth", &[&SMALL_PTH]),
 ];
 
 /// Runs a command in `root`: it must end by itself, and say in one line why where it fails.
 fn asked(what: &str, root: &Path, words: &[&str]) {
-    let output =
-        tried(what, || Command::new(env!("CARGO_BIN_EXE_moue")).args(words).current_dir(root).stdin(Stdio::null()).output().unwrap());
+    let output = tried_within(PATIENCE, what, || {
+        Command::new(env!("CARGO_BIN_EXE_moue")).args(words).current_dir(root).stdin(Stdio::null()).output().unwrap()
+    });
     let said = String::from_utf8_lossy(&output.stderr);
     match output.status.code() {
         Some(0) => {}
