@@ -483,6 +483,10 @@ impl<'a, O: Objective> Training<'a, O> {
         match self.objective.end_epoch(&valid, end) {
             Ok(score) => {
                 self.epoch_open = false;
+                // What is left to be done is to save, however long that takes.
+                if plan.control.stopping() {
+                    plan.control.end();
+                }
                 if checkpoint {
                     self.save(Some((epoch + 1, score)))?;
                 }
@@ -495,7 +499,6 @@ impl<'a, O: Objective> Training<'a, O> {
             Err(error) => return Err(error),
         }
         if !last && plan.control.stopping() {
-            plan.control.end();
             if !checkpoint {
                 self.save(Some((epoch + 1, None)))?;
             }
