@@ -80,8 +80,11 @@ mod tests {
 
     const ALL: [Training; 3] = [Training::Pretrain, Training::Finetune(Objective::Pll), Training::Finetune(Objective::Ce)];
 
-    /// A run of trainings of 20 steps with checkpoints after the steps given; those that are negative the log does not know.
-    fn run(steps: [&[i64]; 3]) -> (tempfile::TempDir, RunFolder) {
+    /// Of each training the steps after which there is a checkpoint; those that are negative the log does not know.
+    type Saved = [&'static [i64]; 3];
+
+    /// A run of trainings of 20 steps.
+    fn run(steps: Saved) -> (tempfile::TempDir, RunFolder) {
         let root = tempfile::tempdir().unwrap();
         let folder = RunFolder::create(&root.path().join("run")).unwrap();
         let writer = EventWriter::create(&folder, folder.lock().unwrap(), vec![]).unwrap();
@@ -112,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_first_unfinished_training_goes_on() {
-        let cases: [([&[i64]; 3], &str, [usize; 3]); 8] = [
+        let cases: [(Saved, &str, [usize; 3]); 8] = [
             ([&[], &[], &[]], "", [0, 0, 0]),
             ([&[5, 10], &[], &[]], "pretrain-00000010.ckpt", [2, 0, 0]),
             ([&[20], &[5], &[]], "finetune-pll-00000005.ckpt", [1, 1, 0]),

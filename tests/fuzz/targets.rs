@@ -37,8 +37,11 @@ pub fn prepare() {
     PLACE.with(|_| {});
 }
 
+/// Does with an input what moue does with a file of that kind.
+pub type Target = fn(&[u8]);
+
 /// Every target by its name.
-pub const ALL: [(&str, fn(&[u8])); 6] =
+pub const ALL: [(&str, Target); 6] =
     [("pack", pack), ("events", events), ("checkpoint", checkpoint), ("importers", importers), ("weights", weights), ("config", config)];
 
 /// Most values of a tensor that is read: what a network has a place for is its own affair.
@@ -253,15 +256,15 @@ pub fn config(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     use_settings(Resolved::default().with_toml(text, &Origin::File("in.toml".into())));
     // The same as flags, as far as it makes sense.
-    let flags = text.lines().take(8).filter(|line| line.contains('='));
-    use_settings(flags.fold(Ok(Resolved::default()), |all, flag| all?.with_flag(flag)).and_then(|all| all.checked(&Origin::Flag)));
+    let mut flags = text.lines().take(8).filter(|line| line.contains('='));
+    use_settings(flags.try_fold(Resolved::default(), |all, flag| all.with_flag(flag)).and_then(|all| all.checked(&Origin::Flag)));
 }
 
 /// What follows from settings, and that they can be written and read again.
 fn use_settings(resolved: anyhow::Result<Resolved>) {
     let Ok(resolved) = resolved else { return };
     let s = resolved.settings();
-    (s.grid(), s.hidden_patches(), s.finetune_patches(), s.token_width(), s.encoder_blocks());
+    let _ = (s.grid(), s.hidden_patches(), s.finetune_patches(), s.token_width(), s.encoder_blocks());
     let entries: Vec<(&str, String)> = resolved.entries().map(|(key, value, _)| (key, value)).collect();
     let again = Resolved::default().with_values(entries.iter().map(|(k, v)| (*k, v.as_str())), &Origin::Run("it".into())).unwrap();
     let kept = |r: &Resolved| r.entries().map(|(key, value, _)| (key, value)).collect::<Vec<_>>();
