@@ -8,7 +8,7 @@ use bench::{Bench, train};
 use burn::prelude::Device;
 use moue::config::{Origin, Resolved};
 use moue::dataset::{Face, Pack, PackWriter, Split};
-use moue::engine::train::load_model;
+use moue::engine::parameters::load_model;
 use moue::model::init::Init;
 use moue::model::{Classifier, Encoder, MaskedModel, MaskedVit};
 use moue::random::Streams;

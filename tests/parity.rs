@@ -26,7 +26,7 @@ use moue::engine::optimizer::Optimizer;
 use moue::engine::read_values;
 use moue::engine::schedule::Schedule;
 use moue::engine::shards::{Position, Shards};
-use moue::engine::train::Place;
+use moue::engine::step::Place;
 use moue::finetune::Finetune;
 use moue::labels::Candidates;
 use moue::model::init::Init;

@@ -1,6 +1,6 @@
 //! Our side of every row: the very objects that training uses, in a process of its own (`moue bench --serve`).
 //!
-//! Training rows call [`train::step`], the loop's own, on batches that were prepared beforehand; the loader's row prepares them as the loop
+//! Training rows call [`step`], the loop's own, on batches that were prepared beforehand; the loader's row prepares them as the loop
 //! does, and drops them. Reads requests and writes answers as [`super::contestant`] says.
 
 use super::{Case, Part, Ready, Row, Turn};
@@ -13,7 +13,8 @@ use crate::engine::optimizer::Optimizer;
 use crate::engine::precision::{LossScale, Precision};
 use crate::engine::read_values;
 use crate::engine::shards::{Position, Shards};
-use crate::engine::train::{self, AHEAD, Loaded, Place, Stepped};
+use crate::engine::step::{Loaded, Place, Stepped, step};
+use crate::engine::train::AHEAD;
 use crate::finetune::Finetune;
 use crate::labels::Candidates;
 use crate::model::init::Init;
@@ -205,7 +206,7 @@ impl Side {
                 }
                 _ => {
                     let place = Place { shards: &shards, device: &device };
-                    let Stepped { model, .. } = train::step(&mut objective, model, &mut optimizer, loaded, regime.lr, here, place)?;
+                    let Stepped { model, .. } = step(&mut objective, model, &mut optimizer, loaded, regime.lr, here, place)?;
                     // Every step has waited for its loss.
                     (model, None)
                 }

@@ -1,6 +1,6 @@
 //! How long the trainings would take here, from a few of their real steps.
 //!
-//! Generated faces of the right size go through the very step that training does ([`train::step`]): at first as few as there are threads, then
+//! Generated faces of the right size go through the very step that training does ([`step`]): at first as few as there are threads, then
 //! twice as many as long as that is quick, up to what a batch holds at once. What a batch takes follows from the time of a face and that of
 //! an update. Evaluation, reading from slow disks and other programs come on top.
 
@@ -14,7 +14,7 @@ use crate::engine::optimizer::Optimizer;
 use crate::engine::precision::LossScale;
 use crate::engine::read_values;
 use crate::engine::shards::{Position, Shards};
-use crate::engine::train::{self, Loaded, Place, Stepped};
+use crate::engine::step::{Loaded, Place, Stepped, step};
 use crate::failure;
 use crate::finetune::Finetune;
 use crate::labels::Candidates;
@@ -297,7 +297,7 @@ impl<'a> Bench<'a> {
         let began = Instant::now();
         let place = Place { shards: &self.shards, device: &self.device };
         let rate = Regime::of(training, self.settings).min_lr;
-        let Stepped { model, .. } = train::step(objective, model, optimizer, &loaded, rate, here, place)?;
+        let Stepped { model, .. } = step(objective, model, optimizer, &loaded, rate, here, place)?;
         let whole = began.elapsed().as_secs_f64();
         let face = passes.unwrap_or(whole).min(whole) / n;
         Ok((model, Pace { prepare, face, update: whole - n * face, at_once: faces }))

@@ -5,7 +5,7 @@ use super::objective::{Objective, Source};
 use super::optimizer::gradient_norm;
 use super::read_values;
 use super::shards::{Position, Shards};
-use super::train::{Loaded, Place};
+use super::step::{Loaded, Place};
 use crate::failure::{expect_panics, survive};
 use anyhow::Result;
 use burn::optim::GradientsParams;

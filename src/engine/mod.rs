@@ -20,9 +20,11 @@ pub mod loader;
 pub mod memory;
 pub mod objective;
 pub mod optimizer;
+pub mod parameters;
 pub mod precision;
 pub mod schedule;
 pub mod shards;
+pub mod step;
 pub mod train;
 mod wgsl_server;
 

@@ -1,26 +1,24 @@
 //! The training loop.
 
-use super::fit::{Fit, Passed};
+use super::fit::Fit;
 use super::guard::{Evidence, Guard, Verdict};
 use super::interval::{Interval, Sums};
 use super::loader;
 use super::memory;
 use super::objective::{EpochEnd, Objective, Source};
 use super::optimizer::{Optimizer, OptimizerConfig};
+use super::parameters::{load_model, model_bytes, named};
 use super::precision::LossScale;
-use super::read_values;
 use super::schedule::Schedule;
 use super::shards::{Position, Shards};
+use super::step::{Loaded, Place, update};
 use crate::random::Streams;
 use crate::run::checkpoint::{self, Checkpoint, MODEL, State};
 use crate::run::{At, Body, Control, Event, EventSender, Level, Phase, RunFolder, Scalars, Stopped, disk, until_checkpoint};
 use anyhow::{Context, Result, bail};
-use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::module::Module;
 use burn::prelude::*;
-use burn::store::ModuleRecord;
-use burn::tensor::Bytes;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -72,88 +70,6 @@ pub enum Ended<M> {
     Done(M),
     /// Stopped on request; the checkpoint is written.
     Interrupted,
-}
-
-/// The faces of one optimiser step, cut into the parts that shards work on.
-pub struct Loaded<B> {
-    pub epoch: u64,
-    pub positions: Vec<usize>,
-    pub parts: Vec<B>,
-}
-
-impl<B> Loaded<B> {
-    /// Prepares the faces at `positions` in about equal parts, at most `parts` of them.
-    ///
-    /// # Errors
-    /// Unreadable faces.
-    pub fn prepare<S: Source<Batch = B>>(source: &S, epoch: u64, positions: &[usize], parts: usize) -> Result<Self> {
-        let chunk = positions.len().div_ceil(parts);
-        let parts = positions.chunks(chunk).map(|p| source.prepare(epoch, p)).collect::<Result<_>>()?;
-        Ok(Self { epoch, positions: positions.to_vec(), parts })
-    }
-}
-
-/// Where steps are computed.
-#[derive(Clone, Copy)]
-pub struct Place<'a> {
-    pub shards: &'a Shards,
-    /// With differentiation.
-    pub device: &'a Device,
-}
-
-/// What an optimiser step leaves beside the model.
-pub struct Stepped<M> {
-    pub model: M,
-    pub loss: f64,
-    /// Of the gradient, before clipping.
-    pub norm: f64,
-}
-
-/// One optimiser step: forward and backward over all parts, the update at `rate`, and what the objective learns from the responses. A step
-/// that overflows half precision changes nothing but the scale of the loss.
-///
-/// # Errors
-/// When the device cannot be read, or the loss or gradient is not finite for another reason.
-pub fn step<O: Objective>(
-    objective: &mut O,
-    model: O::Model,
-    optimizer: &mut Optimizer,
-    loaded: &Loaded<<O::Source as Source>::Batch>,
-    rate: f64,
-    here: Position,
-    place: Place,
-) -> Result<Stepped<O::Model>> {
-    let pass = Passed::over(&*objective, &model, optimizer.loss_factor(), &loaded.parts, here, place)?;
-    let (loss, norm) = (pass.loss, pass.norm);
-    if !pass.is_finite() {
-        if optimizer.overflowed() {
-            return Ok(Stepped { model, loss, norm });
-        }
-        bail!("not finite: loss {loss}, gradient norm {norm}");
-    }
-    Ok(Stepped { model: update(objective, model, optimizer, loaded, pass, rate, here, place)?, loss, norm })
-}
-
-/// The second half of [`step`].
-#[expect(clippy::too_many_arguments)]
-fn update<O: Objective>(
-    objective: &mut O,
-    model: O::Model,
-    optimizer: &mut Optimizer,
-    loaded: &Loaded<<O::Source as Source>::Batch>,
-    pass: Passed,
-    rate: f64,
-    here: Position,
-    Place { shards, device }: Place,
-) -> Result<O::Model> {
-    let model = optimizer.step(model, pass.gradients, pass.norm, rate);
-    let refresh = objective.refreshes();
-    let responses = if refresh { shards.responses(&*objective, &model, &loaded.parts, here, device) } else { pass.responses };
-    let responses = read_responses(responses)?;
-    if !responses.is_empty() {
-        objective.after_step(loaded.epoch, &loaded.positions, &responses);
-    }
-    Ok(model)
 }
 
 /// Of a checkpoint: where the loop stood within its interval, and how it has fared.
@@ -283,7 +199,7 @@ pub fn train<O: Objective>(objective: &mut O, fresh: &dyn Fn() -> Result<O::Mode
 impl<'a, O: Objective> Training<'a, O> {
     fn new(objective: &'a mut O, fresh: &'a dyn Fn() -> Result<O::Model>, plan: &'a Plan, steps: u64, per_epoch: u64) -> Result<Self> {
         let blank = objective.state();
-        let model = plan.events.phase(&plan.at, Phase::Load, fresh)?.map(&mut Named::default());
+        let model = named(plan.events.phase(&plan.at, Phase::Load, fresh)?);
         let optimizer = Optimizer::new(&model, &plan.optimizer).in_precision(plan.shards.precision(), LossScale::default());
         let (interval, guard) = (Interval::new(Sums::default()), Guard::default());
         let (step, epoch_open, model) = (0, false, Some(model));
@@ -401,7 +317,7 @@ impl<'a, O: Objective> Training<'a, O> {
                 plan.events.take_back(until_checkpoint(&checkpoint::event_path(&path)))?;
             }
             None => {
-                let model = (self.fresh)()?.map(&mut Named::default());
+                let model = named((self.fresh)()?);
                 self.optimizer = Optimizer::new(&model, &plan.optimizer).in_precision(plan.shards.precision(), LossScale::default());
                 self.objective.restore(&self.blank)?;
                 (self.model, self.step, self.epoch_open, self.guard) = (Some(model), 0, false, Guard::default());
@@ -566,46 +482,4 @@ fn until_stage(at: &At) -> impl FnMut(&Event) -> bool + '_ {
         behind |= matches!(event.body, Body::StageStarted { .. }) && event.stage == at.stage && event.label == at.label;
         !behind
     }
-}
-
-fn read_responses(responses: Vec<Option<Tensor<2>>>) -> Result<Vec<f32>> {
-    let parts: Vec<Tensor<2>> = responses.into_iter().flatten().collect();
-    if parts.is_empty() {
-        return Ok(Vec::new());
-    }
-    read_values(Tensor::cat(parts, 0))
-}
-
-/// Gives every parameter an id that follows from its path, instead of a random one: equal trainings leave equal bytes.
-#[derive(Default)]
-struct Named(Vec<String>);
-
-impl ModuleMapper for Named {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.0.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.0.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let hash: [u8; 32] = Sha256::digest(self.0.join(".")).into();
-        let mut param = param;
-        param.id = ParamId::from(u64::from_le_bytes(*hash.first_chunk().expect("32 bytes")));
-        param
-    }
-}
-
-/// The model's parameters with their ids, as burnpack bytes.
-pub fn model_bytes<M: Module + Clone>(model: &M) -> Result<Vec<u8>> {
-    Ok(model.clone().into_record().into_bytes().map_err(|e| anyhow::anyhow!("{e}"))?.to_vec())
-}
-
-/// Puts a checkpoint's parameters into a model of the same shape.
-pub fn load_model<M: Module>(model: M, checkpoint: &Checkpoint) -> Result<M> {
-    let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(checkpoint.blob(MODEL)?.to_vec()));
-    record
-        .and_then(|record| model.try_load_record(record))
-        .map_err(|e| anyhow::anyhow!("the saved weights do not fit the network that the settings describe: {e}"))
 }

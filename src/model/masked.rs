@@ -165,8 +165,8 @@ mod tests {
     use super::*;
     use crate::config::{Method, Positions};
     use crate::dataset::Pixels;
+    use crate::engine::parameters::{load_model, model_bytes};
     use crate::engine::read_values;
-    use crate::engine::train::{load_model, model_bytes};
     use crate::model::{Crops, Input};
     use crate::random::{RngExt, Streams};
     use crate::run::checkpoint::{Checkpoint, State};

@@ -3,7 +3,7 @@
 use super::{Training, calibration, find_checkpoint};
 use crate::config::{Backbone, Origin, Resolved, Settings};
 use crate::dataset::Pack;
-use crate::engine::train::load_model;
+use crate::engine::parameters::load_model;
 use crate::model::init::Init;
 use crate::model::{Classifier, Encoder, MaskedAutoencoder, MaskedModel, MaskedVit, Vit};
 use crate::random::Streams;

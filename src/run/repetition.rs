@@ -11,7 +11,7 @@ use super::{Manifest, fingerprint};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -56,8 +56,7 @@ pub fn compare(then: &RunFolder, now: &RunFolder) -> Result<Vec<Part>> {
         let hash = |path: &Path| path.exists().then(|| fingerprint::file(path)).transpose();
         parts.push(Part::new(name.display().to_string(), hash(&a)?, hash(&b)?, || first_in_file(&a, &b))?);
     }
-    let (a, b) = (Told::by(then)?, Told::by(now)?);
-    let (a, b) = (a.without(&b.cut), b.without(&a.cut));
+    let (a, b) = (told(then)?, told(now)?);
     let hash = |events: &[Value]| Some(fingerprint::bytes(events.iter().map(Value::to_string).collect::<String>().as_bytes()));
     parts.push(Part::new("events", hash(&a), hash(&b), || Ok(first_in_events(&a, &b)))?);
     Ok(parts)
@@ -135,42 +134,19 @@ fn first_in_history(a: &Path, b: &Path) -> Result<String> {
     }
 }
 
-/// What the events of a run tell of its training.
-#[derive(Default)]
-struct Told {
-    /// One for each event, with its stage and step.
-    values: Vec<((String, u64), Value)>,
-    /// Where a resumed stage went on in the middle of an interval of scalars, these are means over fewer steps, here with stage and step.
-    cut: HashSet<(String, u64)>,
-}
-
-impl Told {
-    fn by(run: &RunFolder) -> Result<Self> {
-        let mut told = Self::default();
-        if !run.events().exists() {
-            return Ok(told);
-        }
-        let mut resumed = HashSet::new();
-        for event in EventReader::open(run)? {
-            let event = event?;
-            let key = (event.place(), event.step);
-            match &event.body {
-                Body::StageStarted { .. } if event.step > 0 => drop(resumed.insert(key.0)),
-                Body::Scalars(_) if resumed.remove(&key.0) => drop(told.cut.insert(key)),
-                Body::Scalars(_) | Body::Confidence { .. } | Body::Evaluation { .. } | Body::Watched { .. } => {
-                    told.values.push((key, value(&event)?));
-                }
-                _ => {}
-            }
-        }
-        Ok(told)
+/// What the events of a run tell of its training, one value for each.
+fn told(run: &RunFolder) -> Result<Vec<Value>> {
+    if !run.events().exists() {
+        return Ok(Vec::new());
     }
-
-    /// The values, but for scalars that are cut in the other run.
-    fn without(&self, cut: &HashSet<(String, u64)>) -> Vec<Value> {
-        let whole = self.values.iter().filter(|(key, value)| value["body"]["scalars"].is_null() || !cut.contains(key));
-        whole.map(|(_, value)| value.clone()).collect()
+    let mut told = Vec::new();
+    for event in EventReader::open(run)? {
+        let event = event?;
+        if matches!(event.body, Body::Scalars(_) | Body::Confidence { .. } | Body::Evaluation { .. } | Body::Watched { .. }) {
+            told.push(value(&event)?);
+        }
     }
+    Ok(told)
 }
 
 fn value(event: &Event) -> Result<Value> {
@@ -250,10 +226,14 @@ mod tests {
         let other = run(root.path(), "c", &[0.5, 0.75, 0.125], None);
         let said = difference(compare(&a, &other).unwrap(), "events").unwrap();
         assert_eq!(said, "step 2 of finetune/pll, scalars loss: 0.25 then, 0.75 now");
-        // Resumed within an interval: the scalars after it are means over less.
-        let cut = run(root.path(), "d", &[0.5, 0.25, 0.0625], Some(2));
-        assert_eq!(difference(compare(&a, &cut).unwrap(), "events"), None);
-        assert_eq!(difference(compare(&cut, &a).unwrap(), "events"), None);
+        // That a run was resumed is no difference, but what it then tells may be one.
+        let resumed = run(root.path(), "d", &[0.5, 0.25, 0.125], Some(2));
+        assert_eq!(difference(compare(&a, &resumed).unwrap(), "events"), None);
+        let parted = run(root.path(), "f", &[0.5, 0.25, 0.0625], Some(2));
+        assert_eq!(
+            difference(compare(&a, &parted).unwrap(), "events").unwrap(),
+            "step 3 of finetune/pll, scalars loss: 0.125 then, 0.0625 now"
+        );
         let short = run(root.path(), "e", &[0.5, 0.25], None);
         assert_eq!(difference(compare(&a, &short).unwrap(), "events").unwrap(), "3 then, 2 now");
         let scores = json!({"evaluation": {"split": Split::Test, "per_class": [0.5, null]}});

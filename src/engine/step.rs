@@ -1,0 +1,99 @@
+//! One optimiser step: forward and backward over all parts of a batch, the update, and what the objective learns from the responses.
+
+use super::fit::Passed;
+use super::objective::{Objective, Source};
+use super::optimizer::Optimizer;
+use super::read_values;
+use super::shards::{Position, Shards};
+use anyhow::{Result, bail};
+use burn::prelude::*;
+
+/// The faces of one optimiser step, cut into the parts that shards work on.
+pub struct Loaded<B> {
+    pub epoch: u64,
+    pub positions: Vec<usize>,
+    pub parts: Vec<B>,
+}
+
+impl<B> Loaded<B> {
+    /// Prepares the faces at `positions` in about equal parts, at most `parts` of them.
+    ///
+    /// # Errors
+    /// Unreadable faces.
+    pub fn prepare<S: Source<Batch = B>>(source: &S, epoch: u64, positions: &[usize], parts: usize) -> Result<Self> {
+        let chunk = positions.len().div_ceil(parts);
+        let parts = positions.chunks(chunk).map(|p| source.prepare(epoch, p)).collect::<Result<_>>()?;
+        Ok(Self { epoch, positions: positions.to_vec(), parts })
+    }
+}
+
+/// Where steps are computed.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    pub shards: &'a Shards,
+    /// With differentiation.
+    pub device: &'a Device,
+}
+
+/// What an optimiser step leaves beside the model.
+pub struct Stepped<M> {
+    pub model: M,
+    pub loss: f64,
+    /// Of the gradient, before clipping.
+    pub norm: f64,
+}
+
+/// One optimiser step: forward and backward over all parts, the update at `rate`, and what the objective learns from the responses. A step
+/// that overflows half precision changes nothing but the scale of the loss.
+///
+/// # Errors
+/// When the device cannot be read, or the loss or gradient is not finite for another reason.
+pub fn step<O: Objective>(
+    objective: &mut O,
+    model: O::Model,
+    optimizer: &mut Optimizer,
+    loaded: &Loaded<<O::Source as Source>::Batch>,
+    rate: f64,
+    here: Position,
+    place: Place,
+) -> Result<Stepped<O::Model>> {
+    let pass = Passed::over(&*objective, &model, optimizer.loss_factor(), &loaded.parts, here, place)?;
+    let (loss, norm) = (pass.loss, pass.norm);
+    if !pass.is_finite() {
+        if optimizer.overflowed() {
+            return Ok(Stepped { model, loss, norm });
+        }
+        bail!("not finite: loss {loss}, gradient norm {norm}");
+    }
+    Ok(Stepped { model: update(objective, model, optimizer, loaded, pass, rate, here, place)?, loss, norm })
+}
+
+/// The second half of [`step`].
+#[expect(clippy::too_many_arguments)]
+pub(super) fn update<O: Objective>(
+    objective: &mut O,
+    model: O::Model,
+    optimizer: &mut Optimizer,
+    loaded: &Loaded<<O::Source as Source>::Batch>,
+    pass: Passed,
+    rate: f64,
+    here: Position,
+    Place { shards, device }: Place,
+) -> Result<O::Model> {
+    let model = optimizer.step(model, pass.gradients, pass.norm, rate);
+    let refresh = objective.refreshes();
+    let responses = if refresh { shards.responses(&*objective, &model, &loaded.parts, here, device) } else { pass.responses };
+    let responses = read_responses(responses)?;
+    if !responses.is_empty() {
+        objective.after_step(loaded.epoch, &loaded.positions, &responses);
+    }
+    Ok(model)
+}
+
+fn read_responses(responses: Vec<Option<Tensor<2>>>) -> Result<Vec<f32>> {
+    let parts: Vec<Tensor<2>> = responses.into_iter().flatten().collect();
+    if parts.is_empty() {
+        return Ok(Vec::new());
+    }
+    read_values(Tensor::cat(parts, 0))
+}
