@@ -79,6 +79,7 @@ impl AblateArgs {
         let home = if self.plan { scratch.path() } else { out };
         let pack = if demo { demo_pack(home)? } else { Pack::open(Path::new(&self.data))? };
         let candidates = self.labels.as_deref().map(|path| Candidates::read_csv(path, &pack)).transpose()?;
+        let device = device::open_for(self.device, resolved.settings().run.kernels)?;
         let request = Request {
             table,
             rows,
@@ -88,7 +89,7 @@ impl AblateArgs {
             pack: Arc::new(pack),
             candidates,
             from: self.from,
-            device: device::open(self.device)?,
+            device,
             control: control.clone(),
         };
         let plan = request.plan(out)?;

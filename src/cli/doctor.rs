@@ -62,7 +62,7 @@ impl DoctorArgs {
         let generated = if demo { GeneratorConfig::demo() } else { GeneratorConfig::default() };
         let case = Case {
             settings: resolved.settings().clone(),
-            open: device::open(self.device)?,
+            open: device::open_for(self.device, resolved.settings().run.kernels)?,
             pack,
             faces: self.faces.map_or(generated.train, |n| n as usize),
             runs: PathBuf::from("runs"),

@@ -103,8 +103,9 @@ impl Order {
     pub fn carry_out(self, progress: &ProgressArgs) -> Result<Ran> {
         let control = terminal::control(prints::silence_input)?;
         self.check_stages()?;
-        let device = device::open(self.device)?;
-        let precision = Precision::of(self.resolved.settings().run.precision, &device)?;
+        let run = &self.resolved.settings().run;
+        let device = device::open_for(self.device, run.kernels)?;
+        let precision = Precision::of(run.precision, &device)?;
         self.check_inputs()?;
         let mut loaded = match &self.faces {
             Faces::Pack(path) => Some(self.with_candidates(Pack::open(path)?)?),

@@ -37,7 +37,7 @@ impl PlanArgs {
         let pack = self.data.as_deref().map(Pack::open).transpose()?;
         let card = pack.as_ref().map_or_else(generated::protocol, |pack| pack.protocol().clone());
         let faces = pack.as_ref().map(|pack| pack.split(Split::Train).len());
-        let open = device::open(self.device)?;
+        let open = device::open_for(self.device, s.run.kernels)?;
         let precision = Precision::of(s.run.precision, &open)?;
         let machine = Machine::of(s, &open, precision);
         let trainings = [Training::Pretrain, Training::Finetune(s.finetune.objective)];

@@ -147,15 +147,16 @@ impl RerunArgs {
     }
 }
 
-/// The settings of the run as today's schema knows them, with what threads and precision came to then.
+/// The settings of the run as today's schema knows them, with what threads, precision and kernels came to then.
 fn settings(earlier: &Earlier) -> Result<Resolved> {
     let resolved = earlier.settings(|key| KEYS.iter().any(|known| known.name == key))?;
     let manifest = &earlier.manifest;
     // Before threads were recorded, the description of the processor told how many 0 were.
     let threads = manifest.threads.or_else(|| manifest.device["cores"].as_u64().map(|cores| cores as usize));
     let threads = threads.filter(|_| resolved.settings().run.threads == 0).map(|n| ("run.threads", n.to_string()));
-    let precision = manifest.device["precision"].as_str().map(|word| ("run.precision", format!("\"{word}\"")));
-    let settled: Vec<(&str, String)> = threads.into_iter().chain(precision).collect();
+    let of_device = ["precision", "kernels"].into_iter().zip(["run.precision", "run.kernels"]);
+    let of_device = of_device.filter_map(|(field, key)| Some((key, format!("\"{}\"", manifest.device[field].as_str()?))));
+    let settled: Vec<(&str, String)> = threads.into_iter().chain(of_device).collect();
     let origin = Origin::Run(earlier.folder.path().display().to_string());
     resolved.with_values(settled.iter().map(|(key, value)| (*key, value.as_str())), &origin)
 }

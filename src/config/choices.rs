@@ -115,6 +115,17 @@ choice!(
     }
 );
 choice!(
+    /// Which of burn's kernels a GPU computes with.
+    Kernels {
+        /// Fixed on a software driver, else timed.
+        Auto,
+        /// The same ones in each process.
+        Fixed,
+        /// The fastest ones, by trials in each process.
+        Timed,
+    }
+);
+choice!(
     /// Start of the class queries.
     QueryInit {
         /// The closed-form optimum of the uniformity loss: a regular simplex.

@@ -336,5 +336,9 @@ settings! {
         /// that adapts; or auto: mixed on a GPU that has half precision, else f32. Convolutions and evaluation are always f32. [C: METHOD
         /// names none]
         precision: Precision = Precision::Auto,
+        /// Which of burn's kernels a GPU computes with. timed: the fastest, by trials in each process; last digits may differ from one run
+        /// to the next. fixed: the first that works in burn's order of preference, slower and the same in each process (but for
+        /// convolutions). auto: fixed on a software driver, else timed. A CPU has nothing to choose. [C]
+        kernels: Kernels = Kernels::Auto,
     }
 }

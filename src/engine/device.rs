@@ -4,8 +4,9 @@
 //! names what does; nothing falls back silently to something that was not asked for.
 
 use super::adapters::{AdapterInfo, Api, Compiler, Kind, adapters, cpu};
+use super::tuning::Kernels;
 use super::wgsl_server;
-use crate::config::DeviceChoice;
+use crate::config::{self, DeviceChoice};
 use crate::failure::{expect_panics, survive};
 use crate::usage;
 use anyhow::{Context, Result, bail};
@@ -29,6 +30,8 @@ pub struct OpenDevice {
     pub adapter: Option<AdapterInfo>,
     /// What burn's kernels are compiled to. None on the CPU, where there is nothing to compile.
     pub compiler: Option<Compiler>,
+    /// How burn chooses among its kernels. None on the CPU, where there is one of each.
+    pub kernels: Option<Kernels>,
     /// What goes into the manifest.
     pub description: Value,
     /// wgpu's instance, adapter, device and queue under burn's device: our shaders run on the same ones. None on the CPU.
@@ -67,11 +70,16 @@ impl OpenDevice {
 
 /// Opens the device that `choice` means on this machine. The same adapter may be opened again: it is the same device then.
 pub fn open(choice: DeviceChoice) -> Result<OpenDevice> {
+    open_for(choice, config::Kernels::Auto)
+}
+
+/// Like [`open`], with burn's kernels chosen as `kernels` says. A process has one way for each adapter: a second one is an error.
+pub fn open_for(choice: DeviceChoice, kernels: config::Kernels) -> Result<OpenDevice> {
     // Loading the graphics drivers takes time, and nobody who asks for the CPU should depend on them.
     let adapters = if choice == DeviceChoice::Cpu { Vec::new() } else { adapters() };
     match pick(choice, &adapters)? {
         (None, why) => Ok(open_cpu(why)),
-        (Some(index), why) => open_adapter(&adapters, index, adapters[index].compiler, why),
+        (Some(index), why) => open_adapter(&adapters, index, adapters[index].compiler, kernels, why),
     }
 }
 
@@ -90,7 +98,7 @@ pub fn open_with(api: Api, compiler: Compiler) -> Result<OpenDevice> {
     if compiler != adapter.unasked && (api, compiler) != (Api::Vulkan, Compiler::Wgsl) {
         usage!("burn does not compile to {compiler} on {} ({})", adapter.place(), adapter.name);
     }
-    open_adapter(&adapters, index, compiler, "asked for".into())
+    open_adapter(&adapters, index, compiler, config::Kernels::Auto, "asked for".into())
 }
 
 /// What `auto` takes, as a position in `adapters` or None for the CPU, and why. Discrete before integrated before virtual; then by API, then
@@ -174,6 +182,7 @@ fn open_cpu(why: String) -> OpenDevice {
         is_hardware: false,
         adapter: None,
         compiler: None,
+        kernels: None,
         description,
         setup: None,
         why,
@@ -181,34 +190,44 @@ fn open_cpu(why: String) -> OpenDevice {
 }
 
 /// burn refuses to set the same adapter up twice in a process, so what has been opened is kept.
-static OPENED: Mutex<Vec<(WgpuDevice, Compiler, WgpuSetup)>> = Mutex::new(Vec::new());
+static OPENED: Mutex<Vec<(WgpuDevice, Compiler, Kernels, WgpuSetup)>> = Mutex::new(Vec::new());
 
-fn open_adapter(adapters: &[AdapterInfo], picked: usize, compiler: Compiler, why: String) -> Result<OpenDevice> {
+fn open_adapter(
+    adapters: &[AdapterInfo],
+    picked: usize,
+    compiler: Compiler,
+    kernels: config::Kernels,
+    why: String,
+) -> Result<OpenDevice> {
     let adapter = &adapters[picked];
-    let (device, setup) = set_up(adapters, adapter, compiler)
+    let is_hardware = adapter.kind != Kind::Cpu;
+    let kernels = Kernels::of(kernels, is_hardware);
+    let (device, setup) = set_up(adapters, adapter, compiler, kernels)
         .with_context(|| format!("cannot open {} ({}); --device cpu does without it", adapter.place(), adapter.name))?;
     let mut description = serde_json::to_value(adapter)?;
     description["compiler"] = serde_json::to_value(compiler)?;
     description["backend"] = format!("wgpu, {compiler}").into();
+    description["kernels"] = serde_json::to_value(kernels)?;
     Ok(OpenDevice {
         device: device.into(),
         name: adapter.name.clone(),
         is_cpu: false,
-        is_hardware: adapter.kind != Kind::Cpu,
+        is_hardware,
         adapter: Some(adapter.clone()),
         compiler: Some(compiler),
+        kernels: Some(kernels),
         description,
         setup: Some(setup),
         why,
     })
 }
 
-fn set_up(adapters: &[AdapterInfo], adapter: &AdapterInfo, compiler: Compiler) -> Result<(WgpuDevice, WgpuSetup)> {
+fn set_up(adapters: &[AdapterInfo], adapter: &AdapterInfo, compiler: Compiler, kernels: Kernels) -> Result<(WgpuDevice, WgpuSetup)> {
     let device = selector(adapters, adapter)?;
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, known, setup)) = opened.iter().find(|(known, ..)| *known == device) {
-        if *known != compiler {
-            bail!("this process has it open with {known} instead of {compiler}");
+    if let Some((_, known, choice, setup)) = opened.iter().find(|(known, ..)| *known == device) {
+        if (*known, *choice) != (compiler, kernels) {
+            bail!("this process has it open with {known} and {choice} kernels instead of {compiler} and {kernels}");
         }
         return Ok((device, setup.clone()));
     }
@@ -222,8 +241,9 @@ fn set_up(adapters: &[AdapterInfo], adapter: &AdapterInfo, compiler: Compiler) -
     if got.name != adapter.name || got.device_pci_bus_id != adapter.pci.as_deref().unwrap_or_default() {
         bail!("burn opened {} instead: the drivers list their adapters differently each time", got.name);
     }
+    kernels.apply(&device, adapter.kind != Kind::Cpu)?;
     crate::kernels::gpu::share(&device, &setup);
-    opened.push((device.clone(), compiler, setup.clone()));
+    opened.push((device.clone(), compiler, kernels, setup.clone()));
     Ok((device, setup))
 }
 

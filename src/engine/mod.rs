@@ -26,6 +26,7 @@ pub mod schedule;
 pub mod shards;
 pub mod step;
 pub mod train;
+pub mod tuning;
 mod wgsl_server;
 
 use anyhow::Result;

@@ -6,7 +6,7 @@
 //! against it. On drivers without explicit layouts of workgroup memory that SPIR-V is invalid. Through WGSL it is naga that makes the SPIR-V,
 //! which is right everywhere, and slower: no cooperative matrices, no raw pointers. Only the set-up differs; burn sees the usual device.
 
-use super::adapters::{AdapterInfo, Kind};
+use super::adapters::AdapterInfo;
 use anyhow::{Context, Result, anyhow};
 use cubecl::WgpuCompilationOptions;
 use cubecl::client::Client;
@@ -16,7 +16,6 @@ use cubecl::future::block_on;
 use cubecl::ir::{AddressType, ElemType, FloatKind, IntKind, Type, UIntKind};
 use cubecl::ir::{DeviceIdentity, DeviceProperties, HardwareProperties, MemoryDeviceProperties};
 use cubecl::profile::TimingMethod;
-use cubecl::throughput::{MemoryAccess, MemorySpec, ThroughputKey, ThroughputMode, ThroughputValue, working_set_sweep};
 use cubecl::wgpu::{AutoCompiler, RuntimeOptions, WgpuDevice, WgpuRuntime, WgpuServer, WgpuSetup};
 use cubecl_common::device::{Device, ServiceId};
 use cubecl_server::allocator::ContiguousMemoryLayoutPolicy;
@@ -24,20 +23,16 @@ use cubecl_server::logging::ServerLogger;
 use cubecl_server::runtime::Runtime;
 use cubecl_server::server::ServerUtilities;
 use std::sync::Arc;
-use std::time::Duration;
 use wgpu::{Backends, DeviceDescriptor, DeviceType, Features, Instance, InstanceDescriptor, Limits, MemoryHints};
 
 /// The type under which burn's wgpu devices are registered. It can compile to every language; the options choose.
-type Server = WgpuServer<AutoCompiler>;
+pub(super) type Server = WgpuServer<AutoCompiler>;
 
 /// Opens `adapter` so that burn finds it as `device`. Fails if something is registered as `device` already.
 pub(super) fn open(device: &WgpuDevice, adapter: &AdapterInfo, options: RuntimeOptions) -> Result<WgpuSetup> {
     let setup = block_on(request(adapter))?;
     let server = server(&setup, device, adapter, options);
-    let client = Client::try_init(device.to_id(), server).map_err(|e: ServiceCreationError| anyhow!("registering {device:?}: {e:?}"))?;
-    if adapter.kind == Kind::Cpu {
-        state_speed(&client)?;
-    }
+    Client::try_init(device.to_id(), server).map_err(|e: ServiceCreationError| anyhow!("registering {device:?}: {e:?}"))?;
     Ok(setup)
 }
 
@@ -130,25 +125,6 @@ pub(super) fn properties(info: wgpu::AdapterInfo, limits: &Limits, features: Fea
         properties.features.plane.insert(Plane::Ops);
     }
     properties
-}
-
-/// States the speed of a software driver, of which cubecl would otherwise measure every figure with copies of up to a gigabyte: seconds for
-/// each, or out of memory, which is a panic on a thread of cubecl's. Autotuning takes the first kernel that comes near the figures, so they
-/// are modest ones: what matters here is an early end, not the last third of the speed.
-fn state_speed(client: &Client) -> Result<()> {
-    let sizes = || working_set_sweep(MemoryAccess::Copy.default_working_set());
-    let memory = [MemoryAccess::Copy, MemoryAccess::Read, MemoryAccess::Write].into_iter().flat_map(|access| {
-        let mode = move |bytes| ThroughputMode::Memory(MemorySpec::new(access, bytes));
-        sizes().into_iter().map(mode)
-    });
-    let compute = client.properties().features.types.elem.keys().map(|&dtype| ThroughputMode::ComputeDirect { dtype });
-    let per_second = |ops_count| ThroughputValue { ops_count, duration: Duration::from_secs(1) };
-    let speeds = memory.chain(compute).map(|mode| (mode, per_second(100_000_000)));
-    for (mode, value) in speeds.chain([(ThroughputMode::Launch, per_second(100))]) {
-        let stated = client.measure_throughput(ThroughputKey { mode }, || Ok(value));
-        stated.map_err(|e| anyhow!("stating the speed of {mode:?}: {e}"))?;
-    }
-    Ok(())
 }
 
 /// The types that WGSL, as naga reads it, has on a device with these features.

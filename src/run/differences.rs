@@ -28,7 +28,7 @@ const UNRECORDED: &str = "not recorded";
 /// Fields of a device on which no result depends: where it sits, how large it is, how many cores are left to other threads.
 const PLACE: [&str; 7] = ["index", "pci", "memory", "cores", "largest_buffer", "largest_storage_binding", "refused"];
 /// Settings that stand in the manifest as what they came to.
-const SETTLED: [&str; 3] = ["run.threads", "run.workers", "run.precision"];
+const SETTLED: [&str; 4] = ["run.threads", "run.workers", "run.precision", "run.kernels"];
 
 /// What [`program`] gives.
 const PROGRAM: [&str; 4] = ["burn", "libraries (hash of the lock file)", "built for", "program (checksum and length)"];
@@ -90,6 +90,11 @@ impl Found {
             let value = |fields: &serde_json::Map<String, Value>| fields.get(key).map(shown);
             self.compare(&format!("device: {key}"), !PLACE.contains(&key.as_str()), value(a).as_ref(), value(b).as_ref());
         }
+        // What was chosen by time is not told by anything, and may not be chosen again.
+        if [then, now].iter().all(|device| device["kernels"] == "timed") {
+            let (then, now) = ("the fastest by that run's trials".into(), "the fastest by trials of its own".into());
+            self.0.push(Difference { what: "kernels".into(), then, now, matters: true });
+        }
     }
 }
 
@@ -132,5 +137,19 @@ mod tests {
         has("vit.gone: 1 then, no such setting now");
         assert!(said.iter().any(|line| line.starts_with("burn: not recorded then")));
         assert_eq!(said.len(), 11, "{said:#?}");
+    }
+
+    #[test]
+    fn kernels_by_time_may_be_others_each_time() {
+        let manifest = |kernels: &str| {
+            let mut manifest = Manifest::new(Vec::new(), 1);
+            manifest.device = json!({"name": "a GPU", "kernels": kernels});
+            manifest
+        };
+        let (timed, fixed) = (manifest("timed"), manifest("fixed"));
+        assert_eq!(differences(&fixed, &fixed), []);
+        let said = |then, now| differences(then, now).iter().map(Difference::to_string).collect::<Vec<_>>();
+        assert_eq!(said(&timed, &timed), ["kernels: the fastest by that run's trials then, the fastest by trials of its own now"]);
+        assert_eq!(said(&timed, &fixed), ["device: kernels: timed then, fixed now"]);
     }
 }
