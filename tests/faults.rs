@@ -343,6 +343,25 @@ fn signals_save_and_end_within_ten_seconds() {
     }
 }
 
+/// A step that takes longer than a signal waits for (on a fast machine it may end before).
+#[test]
+#[cfg(unix)]
+fn a_signal_within_a_long_step_saves_what_was_before_it() {
+    let b = Bench::with_faces("2000", "16");
+    let settings = ["vit.dim=192", "vit.heads=3", "vit.depth=8", "finetune.batch=1000", "finetune.epochs=1", "run.log_every=1"];
+    let finetune = |out| train(&["finetune", "--data", "f.moue", "--out", out], &settings);
+    b.done(&finetune("whole"));
+    let (mut child, _lines) = b.until(&finetune("cut"), |line| line.contains("step=1/2") && line.contains(" loss="));
+    std::thread::sleep(Duration::from_millis(500));
+    let asked = Instant::now();
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert_eq!(wait(&mut child), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert!(matches!(b.events("cut").last().unwrap().body, Body::RunFinished { outcome: Outcome::Interrupted, .. }));
+    b.done(&["finetune", "--resume", "--out", "cut", "--device", "cpu", "--no-tui"]);
+    assert!(b.results("cut") == b.results("whole"), "the run ends otherwise");
+}
+
 fn without_times(event: Event) -> Event {
     let body = match event.body {
         Body::Scalars(s) => Body::Scalars(s.iter().filter(|(name, _)| !matches!(*name, "faces_per_second" | "memory_bytes")).collect()),

@@ -192,13 +192,7 @@ fn open_cpu(why: String) -> OpenDevice {
 /// burn refuses to set the same adapter up twice in a process, so what has been opened is kept.
 static OPENED: Mutex<Vec<(WgpuDevice, Compiler, Kernels, WgpuSetup)>> = Mutex::new(Vec::new());
 
-fn open_adapter(
-    adapters: &[AdapterInfo],
-    picked: usize,
-    compiler: Compiler,
-    kernels: config::Kernels,
-    why: String,
-) -> Result<OpenDevice> {
+fn open_adapter(adapters: &[AdapterInfo], picked: usize, compiler: Compiler, kernels: config::Kernels, why: String) -> Result<OpenDevice> {
     let adapter = &adapters[picked];
     let is_hardware = adapter.kind != Kind::Cpu;
     let kernels = Kernels::of(kernels, is_hardware);

@@ -16,6 +16,7 @@ pub mod device;
 pub mod fit;
 pub mod guard;
 pub mod interval;
+mod learner;
 pub mod loader;
 pub mod memory;
 pub mod objective;

@@ -1,34 +1,28 @@
 //! The training loop.
 
 use super::fit::Fit;
-use super::guard::{Evidence, Guard, Verdict};
+use super::guard::{Evidence, Verdict};
 use super::interval::{Interval, Sums};
+use super::learner::{Learner, is_good, retain};
 use super::loader;
 use super::memory;
 use super::objective::{EpochEnd, Objective, Source};
-use super::optimizer::{Optimizer, OptimizerConfig};
-use super::parameters::{load_model, model_bytes, named};
-use super::precision::LossScale;
+use super::optimizer::OptimizerConfig;
 use super::schedule::Schedule;
 use super::shards::{Position, Shards};
 use super::step::{Loaded, Place, update};
 use crate::random::Streams;
-use crate::run::checkpoint::{self, Checkpoint, MODEL, State};
-use crate::run::{At, Body, Control, Event, EventSender, Level, Phase, RunFolder, Scalars, Stopped, disk, until_checkpoint};
+use crate::run::checkpoint::{self, Checkpoint, State};
+use crate::run::{At, Body, Control, Event, EventSender, Level, Outcome, Phase, RunFolder, Scalars, Stopped, disk, until_checkpoint};
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
 use burn::prelude::*;
-use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
 /// Batches that the loader keeps ready.
 pub const AHEAD: usize = 4;
-/// Names of a checkpoint's blobs.
-const OPTIMIZER: &str = "optimizer.bpk";
-const LOSS_SCALE: &str = "loss_scale.json";
-const PROGRESS: &str = "progress.json";
 
 /// All that a stage's training needs to know.
 pub struct Plan<'a> {
@@ -72,26 +66,11 @@ pub enum Ended<M> {
     Interrupted,
 }
 
-/// Of a checkpoint: where the loop stood within its interval, and how it has fared.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-struct Progress {
-    interval: Sums,
-    guard: Guard,
-}
-
 /// A stage under way.
 struct Training<'a, O: Objective> {
     objective: &'a mut O,
     plan: &'a Plan<'a>,
-    /// None while it is inside a step.
-    model: Option<O::Model>,
-    optimizer: Optimizer,
-    interval: Interval,
-    guard: Guard,
-    /// Steps done.
-    step: u64,
-    /// All steps of the epoch are done, but it has not been ended.
-    epoch_open: bool,
+    learner: Learner<O::Model>,
     /// The step whose state is on the disk.
     saved: Option<u64>,
     steps: u64,
@@ -103,7 +82,7 @@ struct Training<'a, O: Objective> {
 }
 
 /// What a step was.
-enum Outcome {
+enum Taken {
     Learned,
     LeftOut,
     WentBack,
@@ -133,33 +112,33 @@ pub fn train<O: Objective>(objective: &mut O, fresh: &dyn Fn() -> Result<O::Mode
         plan.events.emit(&t.at(), Body::Phase { name: Phase::Compile, elapsed: None });
     }
     let fit = Fit::new(plan.accumulate);
-    while t.step < steps || t.epoch_open {
-        let epoch = if t.epoch_open { t.step / per_epoch - 1 } else { t.step / per_epoch };
+    while t.learner.step < steps || t.learner.epoch_open {
+        let epoch = if t.learner.epoch_open { t.learner.step / per_epoch - 1 } else { t.learner.step / per_epoch };
         let order = source.order(&mut plan.streams.at(&format!("order/{}", plan.kind), &[epoch]));
         let make = |item: usize| -> Result<Loaded<<O::Source as Source>::Batch>> {
             Loaded::prepare(&*source, epoch, &order[item * batch..(item + 1) * batch], fit.parts(plan.shards))
         };
-        let first = if t.epoch_open { per_epoch } else { t.step % per_epoch };
+        let first = if t.learner.epoch_open { per_epoch } else { t.learner.step % per_epoch };
         let mut went_back = false;
         let ended = loader::ahead(first as usize..per_epoch as usize, plan.workers, AHEAD, make, |_, made| {
             plan.control.go_on()?;
-            let rate = schedule.rate(t.step);
-            match t.take(made?, rate, &fit).with_context(|| format!("step {} of {}", t.step + 1, plan.state.stage))? {
-                Outcome::WentBack => {
+            let rate = schedule.rate(t.learner.step);
+            match t.take(made?, rate, &fit).with_context(|| format!("step {} of {}", t.learner.step + 1, plan.state.stage))? {
+                Taken::WentBack => {
                     went_back = true;
                     return Ok(ControlFlow::Break(()));
                 }
-                Outcome::Learned | Outcome::LeftOut => {}
+                Taken::Learned | Taken::LeftOut => {}
             }
             if let Some(began) = compiling.take() {
                 let elapsed = Some(began.elapsed().as_secs_f64());
                 plan.events.emit(&t.at(), Body::Phase { name: Phase::Compile, elapsed });
             }
-            if t.step.is_multiple_of(plan.log_every) || t.step == steps {
+            if t.learner.step.is_multiple_of(plan.log_every) || t.learner.step == steps {
                 t.log(rate);
             }
             // At the end of an epoch there is more to tell before there is something to save.
-            if !t.step.is_multiple_of(per_epoch) {
+            if !t.learner.step.is_multiple_of(per_epoch) {
                 if plan.control.take_save() {
                     t.save(None)?;
                 }
@@ -170,17 +149,17 @@ pub fn train<O: Objective>(objective: &mut O, fresh: &dyn Fn() -> Result<O::Mode
         match ended {
             Ok(()) if went_back => {
                 // What was told of the stage's beginning has been taken back with the rest.
-                if t.step == 0 {
+                if t.learner.step == 0 {
                     plan.events.emit(&t.at(), begin.clone());
                 }
                 continue;
             }
             // An interrupt on its last step, or while it is measured, leaves the epoch open: a resume ends it as if nothing had been.
-            Ok(()) => t.epoch_open = true,
+            Ok(()) => t.learner.epoch_open = true,
             Err(error) if error.is::<Stopped>() => {
                 plan.control.end();
                 // Right after an epoch's end there is nothing to add, and its checkpoint knows how good it is.
-                if t.saved != Some(t.step) {
+                if t.saved != Some(t.learner.step) {
                     t.save(None)?;
                 }
                 return Ok(Ended::Interrupted);
@@ -191,20 +170,16 @@ pub fn train<O: Objective>(objective: &mut O, fresh: &dyn Fn() -> Result<O::Mode
             return Ok(Ended::Interrupted);
         }
     }
-    plan.events.emit(&plan.at.step(t.step, plan.epochs as f64), Body::StageFinished { elapsed: began.elapsed().as_secs_f64() });
-    t.retain(1)?;
-    Ok(Ended::Done(t.model.take().context("the model is inside a step")?))
+    plan.events.emit(&plan.at.step(t.learner.step, plan.epochs as f64), Body::StageFinished { elapsed: began.elapsed().as_secs_f64() });
+    retain(plan, 1)?;
+    Ok(Ended::Done(t.learner.take_model()?))
 }
 
 impl<'a, O: Objective> Training<'a, O> {
     fn new(objective: &'a mut O, fresh: &'a dyn Fn() -> Result<O::Model>, plan: &'a Plan, steps: u64, per_epoch: u64) -> Result<Self> {
         let blank = objective.state();
-        let model = named(plan.events.phase(&plan.at, Phase::Load, fresh)?);
-        let optimizer = Optimizer::new(&model, &plan.optimizer).in_precision(plan.shards.precision(), LossScale::default());
-        let (interval, guard) = (Interval::new(Sums::default()), Guard::default());
-        let (step, epoch_open, model) = (0, false, Some(model));
-        let mut t =
-            Self { objective, plan, model, optimizer, interval, guard, step, epoch_open, saved: None, steps, per_epoch, fresh, blank };
+        let learner = Learner::new(plan.events.phase(&plan.at, Phase::Load, fresh)?, plan, per_epoch);
+        let mut t = Self { objective, plan, learner, saved: None, steps, per_epoch, fresh, blank };
         if plan.resume
             && let Some((path, saved)) = checkpoint::newest(plan.folder, &plan.state.stage, |text| t.tell(Level::Warning, text))?
         {
@@ -217,73 +192,74 @@ impl<'a, O: Objective> Training<'a, O> {
     }
 
     fn at(&self) -> At {
-        self.plan.at.step(self.step, self.step as f64 / self.per_epoch as f64)
+        self.learner.at(self.plan)
     }
 
     fn tell(&self, level: Level, text: String) {
         self.plan.events.emit(&self.at(), Body::Message { level, text });
     }
 
-    fn model(&self) -> Result<&O::Model> {
-        self.model.as_ref().context("the model is inside a step")
-    }
-
     /// One step, taken, left out, or with those before it taken back.
-    fn take(&mut self, mut loaded: Loaded<<O::Source as Source>::Batch>, rate: f64, fit: &Fit) -> Result<Outcome> {
-        let plan = self.plan;
-        let here = Position { streams: plan.streams, stage: plan.kind, step: self.step };
+    fn take(&mut self, mut loaded: Loaded<<O::Source as Source>::Batch>, rate: f64, fit: &Fit) -> Result<Taken> {
+        let Self { objective, plan, learner, saved, .. } = self;
+        let (objective, plan) = (&mut **objective, *plan);
+        let here = Position { streams: plan.streams, stage: plan.kind, step: learner.step };
         let place = Place { shards: plan.shards, device: plan.device };
-        let rate = rate * self.guard.rate_factor();
-        let factor = self.optimizer.loss_factor();
-        let told = |text| self.tell(Level::Warning, text);
-        let pass = fit.passes(&*self.objective, self.model()?, factor, &mut loaded, here, place, told)?;
+        let rate = rate * learner.guard.rate_factor();
+        let factor = learner.optimizer.loss_factor();
+        let told = |text| plan.events.emit(&learner.at(plan), Body::Message { level: Level::Warning, text });
+        // Until the optimiser has its turn nothing changes, and what was before the step can be saved beside it.
+        let is_saved = learner.step == 0 || *saved == Some(learner.step);
+        let save = || if is_saved { Ok(()) } else { learner.save(plan, None, objective.state()) };
+        let passes = || fit.passes(&*objective, learner.model()?, factor, &mut loaded, here, place, told);
+        let pass = leave_if_overdue(plan, save, passes)?;
         if pass.is_finite() {
             let (loss, norm) = (pass.loss, pass.norm);
-            let model = self.model.take().context("the model is inside a step")?;
-            self.model = Some(update(self.objective, model, &mut self.optimizer, &loaded, pass, rate, here, place)?);
-            self.step += 1;
-            self.guard.good();
-            self.interval.add(loss, norm, loaded.positions.len());
-            return Ok(Outcome::Learned);
+            let model = update(objective, learner.take_model()?, &mut learner.optimizer, &loaded, pass, rate, here, place)?;
+            learner.put_model(model);
+            learner.step += 1;
+            learner.guard.good();
+            learner.interval.add(loss, norm, loaded.positions.len());
+            return Ok(Taken::Learned);
         }
-        let name = format!("step {} of {}", self.step + 1, plan.state.stage);
-        if self.optimizer.overflowed() {
-            let factor = self.optimizer.loss_factor();
+        let name = format!("step {} of {}", self.learner.step + 1, plan.state.stage);
+        if self.learner.optimizer.overflowed() {
+            let factor = self.learner.optimizer.loss_factor();
             self.leave_out(&loaded);
             self.tell(Level::Info, format!("{name} left out: gradients overflowed half precision; the loss is now scaled by {factor}"));
-            return Ok(Outcome::LeftOut);
+            return Ok(Taken::LeftOut);
         }
         let what = format!("loss {}, gradient norm {}", pass.loss, pass.norm);
-        match self.guard.bad(plan.bad_steps) {
+        match self.learner.guard.bad(plan.bad_steps) {
             Verdict::LeaveOut => {
                 self.leave_out(&loaded);
                 self.tell(Level::Warning, format!("{name} left out: {what}"));
-                Ok(Outcome::LeftOut)
+                Ok(Taken::LeftOut)
             }
             Verdict::GoBack => {
-                let from = self.step + 1;
+                let from = self.learner.step + 1;
                 self.go_back().with_context(|| format!("going back, for {what}"))?;
-                let (row, stage, rate) = (plan.bad_steps, &plan.state.stage, self.guard.rate_factor());
+                let (row, stage, rate) = (plan.bad_steps, &plan.state.stage, self.learner.guard.rate_factor());
                 let text = format!(
                     "{row} steps of {stage} up to {from} were not finite ({what}): back to step {}, with {rate:.3} of the learning rate",
-                    self.step
+                    self.learner.step
                 );
                 self.tell(Level::Warning, text);
-                Ok(Outcome::WentBack)
+                Ok(Taken::WentBack)
             }
             Verdict::GiveUp => {
-                let bad = pass.bad_tensors(self.model()?)?;
-                let (stage, step, epoch) = (plan.state.stage.as_str(), self.step + 1, loaded.epoch);
+                let bad = pass.bad_tensors(self.learner.model()?)?;
+                let (stage, step, epoch) = (plan.state.stage.as_str(), self.learner.step + 1, loaded.epoch);
                 let evidence = Evidence { stage, step, epoch, rate, loss: pass.loss, norm: pass.norm, bad: &bad };
                 evidence.write(plan.folder, &*self.objective.source(), &loaded.positions, &loaded.parts)?;
                 let section = if plan.kind == "pretrain" { "pretrain" } else { "finetune" };
                 bail!(
                     "training diverged, also at {:.3} of the learning rate: {what}, first bad tensor: {}; the batch and its faces are in {}; \
                      lower {section}.lr, set {section}.clip{} (the newest checkpoint is in {})",
-                    self.guard.rate_factor(),
+                    self.learner.guard.rate_factor(),
                     bad.first().map_or("none but the loss", String::as_str),
                     plan.folder.fault().display(),
-                    if self.optimizer.scale().is_some() { " or take --precision f32" } else { "" },
+                    if self.learner.optimizer.scale().is_some() { " or take --precision f32" } else { "" },
                     plan.folder.checkpoints().display()
                 );
             }
@@ -292,19 +268,19 @@ impl<'a, O: Objective> Training<'a, O> {
 
     fn leave_out(&mut self, loaded: &Loaded<<O::Source as Source>::Batch>) {
         self.objective.left_out();
-        self.interval.skip(loaded.positions.len());
-        self.step += 1;
+        self.learner.interval.skip(loaded.positions.len());
+        self.learner.step += 1;
     }
 
     /// Back to the newest checkpoint from before the steps that are not finite. What was told since is taken back, as at a resume.
     fn go_back(&mut self) -> Result<()> {
         let plan = self.plan;
-        let guard = self.guard;
+        let guard = self.learner.guard;
         let mut newer = Vec::new();
         let mut good: Option<(PathBuf, Checkpoint)> = None;
         for path in checkpoint::list(plan.folder, &plan.state.stage)?.into_iter().rev() {
             match Checkpoint::read(&path) {
-                Ok(saved) if progress(&saved)?.guard.in_a_row == 0 => {
+                Ok(saved) if is_good(&saved) => {
                     good = Some((path, saved));
                     break;
                 }
@@ -317,51 +293,36 @@ impl<'a, O: Objective> Training<'a, O> {
                 plan.events.take_back(until_checkpoint(&checkpoint::event_path(&path)))?;
             }
             None => {
-                let model = named((self.fresh)()?);
-                self.optimizer = Optimizer::new(&model, &plan.optimizer).in_precision(plan.shards.precision(), LossScale::default());
+                self.learner = Learner::new((self.fresh)()?, plan, self.per_epoch);
                 self.objective.restore(&self.blank)?;
-                (self.model, self.step, self.epoch_open, self.guard) = (Some(model), 0, false, Guard::default());
                 self.saved = None;
-                self.interval = Interval::new(Sums::default());
                 plan.events.take_back(until_stage(&plan.at))?;
             }
         }
         for path in newer {
             std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
         }
-        self.guard = guard.gone_back(self.guard);
+        self.learner.guard = guard.gone_back(self.learner.guard);
         Ok(())
     }
 
     fn restore(&mut self, saved: &Checkpoint) -> Result<()> {
-        let plan = self.plan;
-        let model = load_model(self.model.take().context("the model is inside a step")?, saved)?;
-        let scale = saved.blobs.iter().find(|(name, _)| name == LOSS_SCALE).map(|(_, bytes)| serde_json::from_slice(bytes));
-        let scale = scale.transpose().context(LOSS_SCALE)?;
-        // Groups hold parameter ids, and the saved parameters brought their own.
-        self.optimizer = Optimizer::new(&model, &plan.optimizer)
-            .in_precision(plan.shards.precision(), scale.unwrap_or_default())
-            .restore(saved.blob(OPTIMIZER)?.to_vec())
-            .map_err(anyhow::Error::msg)?;
-        self.model = Some(model);
+        self.learner.restore(saved, self.plan)?;
         self.objective.restore(&saved.blobs)?;
-        let Progress { interval, guard } = progress(saved)?;
-        (self.interval, self.guard) = (Interval::new(interval), guard);
-        (self.step, self.epoch_open) = (saved.state.step, saved.state.epoch_open);
-        self.saved = (!self.epoch_open).then_some(self.step);
+        self.saved = (!self.learner.epoch_open).then_some(self.learner.step);
         Ok(())
     }
 
     /// What there is to tell since the last reading.
     fn log(&mut self, rate: f64) {
-        let Some(means) = self.interval.read() else { return };
-        let rate = rate * self.guard.rate_factor();
+        let Some(means) = self.learner.interval.read() else { return };
+        let rate = rate * self.learner.guard.rate_factor();
         let mut scalars = Scalars::from([("loss", means.loss), ("lr", rate), ("grad_norm", means.norm), ("faces_per_second", means.speed)]);
-        if let Some(scale) = self.optimizer.scale() {
+        if let Some(scale) = self.learner.optimizer.scale() {
             scalars.set("loss_scale", f64::from(scale.value));
         }
-        if self.guard.left_out > 0 {
-            scalars.set("steps_left_out", self.guard.left_out as f64);
+        if self.learner.guard.left_out > 0 {
+            scalars.set("steps_left_out", self.learner.guard.left_out as f64);
         }
         if let Some(bytes) = memory::reserved(self.plan.device) {
             scalars.set("memory_bytes", bytes as f64);
@@ -375,10 +336,10 @@ impl<'a, O: Objective> Training<'a, O> {
         let held = Instant::now();
         if control.paused() {
             events.phase(&self.at(), Phase::Pause, || control.wait());
-            self.interval.held(held.elapsed().as_secs_f64());
+            self.learner.interval.held(held.elapsed().as_secs_f64());
         }
         if let Some(seconds) = disk::wait_for_events(events, control, &self.at())? {
-            self.interval.held(seconds);
+            self.learner.interval.held(seconds);
         }
         Ok(())
     }
@@ -387,18 +348,18 @@ impl<'a, O: Objective> Training<'a, O> {
     fn end_epoch(&mut self, epoch: u64) -> Result<ControlFlow<()>> {
         let plan = self.plan;
         let at = self.at();
-        let last = self.step == self.steps;
+        let last = self.learner.step == self.steps;
         let asked = plan.control.take_save();
         let checkpoint = last || asked || plan.control.stopping() || (epoch + 1).is_multiple_of(plan.checkpoint_every);
         // The reading of an interval ends with its epoch.
-        self.interval = Interval::new(Sums::default());
+        self.learner.interval = Interval::new(Sums::default());
         let before = self.objective.state();
         let (events, shards, folder, control) = (plan.events, plan.shards, plan.folder, plan.control);
         let end = EpochEnd { epoch: epoch + 1, last, checkpoint, at: &at, folder, events, control, shards };
-        let valid = self.model()?.valid();
+        let valid = self.learner.model()?.valid();
         match self.objective.end_epoch(&valid, end) {
             Ok(score) => {
-                self.epoch_open = false;
+                self.learner.epoch_open = false;
                 // What is left to be done is to save, however long that takes.
                 if plan.control.stopping() {
                     plan.control.end();
@@ -409,7 +370,7 @@ impl<'a, O: Objective> Training<'a, O> {
             }
             Err(error) if error.is::<Stopped>() => {
                 plan.control.end();
-                self.write(self.checkpoint(None, before)?)?;
+                self.learner.save(plan, None, before)?;
                 return Ok(ControlFlow::Break(()));
             }
             Err(error) => return Err(error),
@@ -421,58 +382,27 @@ impl<'a, O: Objective> Training<'a, O> {
             return Ok(ControlFlow::Break(()));
         }
         self.hold()?;
-        self.interval = Interval::new(Sums::default());
+        self.learner.interval = Interval::new(Sums::default());
         Ok(ControlFlow::Continue(()))
     }
 
     /// Writes a checkpoint: of the end of an epoch with its score, or of a moment within one.
     fn save(&mut self, ended: Option<(u64, Option<f64>)>) -> Result<()> {
-        let checkpoint = self.checkpoint(ended, self.objective.state())?;
-        self.write(checkpoint)
-    }
-
-    fn checkpoint(&self, ended: Option<(u64, Option<f64>)>, objective: Vec<(String, Vec<u8>)>) -> Result<Checkpoint> {
-        let progress = Progress { interval: self.interval.sums(), guard: self.guard };
-        let mut blobs = vec![
-            (MODEL.to_string(), model_bytes(self.model()?)?),
-            (OPTIMIZER.to_string(), self.optimizer.to_bytes().map_err(anyhow::Error::msg)?),
-            (PROGRESS.to_string(), serde_json::to_vec(&progress)?),
-        ];
-        if let Some(scale) = self.optimizer.scale() {
-            blobs.push((LOSS_SCALE.to_string(), serde_json::to_vec(&scale)?));
-        }
-        blobs.extend(objective);
-        let (step, steps, epoch_open) = (self.step, self.steps, self.epoch_open);
-        let (epoch, score) = (ended.map(|e| e.0), ended.and_then(|e| e.1));
-        Ok(Checkpoint::new(State { step, steps, epoch, epoch_open, score, ..self.plan.state.clone() }, blobs))
-    }
-
-    fn write(&mut self, checkpoint: Checkpoint) -> Result<()> {
-        let Plan { folder, events, control, state, .. } = self.plan;
-        let at = self.at();
-        let path = folder.checkpoints().join(checkpoint::file_name(&state.stage, self.step));
-        events.phase(&at, Phase::Save, || {
-            disk::with_room(events, control, &at, || {
-                std::fs::create_dir_all(folder.checkpoints()).with_context(|| format!("creating {}", folder.checkpoints().display()))?;
-                checkpoint.write(&path)
-            })
-        })?;
-        events.emit(&at, Body::Checkpoint { path: checkpoint::event_path(&path) });
-        self.saved = (!self.epoch_open).then_some(self.step);
-        self.retain(checkpoint::KEEP)
-    }
-
-    /// Earlier checkpoints may go once the log, on the disk, knows of the last: a resume goes on from what the log knows.
-    fn retain(&self, keep: usize) -> Result<()> {
-        let Plan { folder, events, state, keep_every, .. } = self.plan;
-        if events.settle() { checkpoint::retain(folder, &state.stage, keep, *keep_every) } else { Ok(()) }
+        self.learner.save(self.plan, ended, self.objective.state())?;
+        self.saved = (!self.learner.epoch_open).then_some(self.learner.step);
+        Ok(())
     }
 }
 
-/// Where the loop stood; a checkpoint from before kept nothing of it.
-fn progress(saved: &Checkpoint) -> Result<Progress> {
-    let found = saved.blobs.iter().find(|(name, _)| name == PROGRESS);
-    Ok(found.map(|(_, bytes)| serde_json::from_slice(bytes)).transpose().context(PROGRESS)?.unwrap_or_default())
+/// Does `work`, which leaves what `save` saves as it is. Where a signal finds that it takes too long, the process saves and ends.
+fn leave_if_overdue<R>(plan: &Plan, save: impl FnOnce() -> Result<()> + Send, work: impl FnOnce() -> R) -> R {
+    plan.control.or_leave(work, || {
+        save()?;
+        let message = format!("the step of {} under way takes long, and is begun again at a resume", plan.state.stage);
+        plan.events.emit(&At::run(), Body::RunFinished { outcome: Outcome::Interrupted, message });
+        plan.events.settle();
+        Ok(())
+    })
 }
 
 /// All before a stage started.

@@ -5,14 +5,17 @@ use super::prints::Prints;
 use super::writer::Sink;
 use anyhow::{Context, Result};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 /// Between two looks of a loop that is held.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long a signal leaves the work to come to a place where it can be saved. Whoever ends a machine is not patient for much longer.
+/// How long a signal leaves a step that can be done again to come to its end. What was before it takes its time to be saved, too.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// How long a signal leaves any work to come to a place where it can be saved. Whoever ends a machine is not patient for much longer.
 const GRACE: Duration = Duration::from_secs(8);
 
 /// Work was broken off because the run is to stop. No failure: what is saved is whole, and a resume does the rest.
@@ -44,8 +47,12 @@ struct Wishes {
     stop: AtomicBool,
     pause: AtomicBool,
     save: AtomicBool,
+    /// A signal has waited for [`PATIENCE`].
+    overdue: AtomicBool,
     /// The work has seen that it is to stop, and only saves what there is.
     ending: AtomicBool,
+    /// What is done last in a process that ends here.
+    farewell: OnceLock<fn()>,
 }
 
 impl Control {
@@ -69,6 +76,45 @@ impl Control {
     /// The work says that it has come to its end, of whatever kind: from now on it is only saved.
     pub fn end(&self) {
         self.0.ending.store(true, Ordering::SeqCst);
+    }
+
+    /// Does `work`, which can be done again. Where a signal waits for its end for too long, `save` is called beside it and the process ends, so
+    /// that nothing from before is lost.
+    pub fn or_leave<R>(&self, work: impl FnOnce() -> R, save: impl FnOnce() -> Result<()> + Send) -> R {
+        let (done, end) = mpsc::channel::<()>();
+        let look = move || {
+            while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(LOOK) {
+                if self.0.overdue.load(Ordering::SeqCst) {
+                    self.end();
+                    let saved = save();
+                    self.leave(saved);
+                }
+            }
+        };
+        thread::scope(move |scope| {
+            scope.spawn(look);
+            let result = work();
+            drop(done);
+            result
+        })
+    }
+
+    /// Ends the process, with 0 like a run that has come to its stop by itself.
+    fn leave(&self, saved: Result<()>) -> ! {
+        if let Some(farewell) = self.0.farewell.get() {
+            farewell();
+        }
+        let code = match saved {
+            Ok(()) => {
+                eprintln!("stopped before the step under way, which takes long; go on with --resume");
+                0
+            }
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                1
+            }
+        };
+        std::process::exit(code)
     }
 
     /// Lets a moment pass; false where the run is to stop instead of waiting.
@@ -111,11 +157,12 @@ impl Control {
     }
 
     /// Takes SIGINT and SIGTERM (on Windows the console's events) as the wish to stop; the second one ends the process with code 130, after
-    /// `farewell`, and so does the first where the work does not come to a place where it can be saved for [`GRACE`]: what has been saved is
-    /// on the disk, and a resume goes on from there. A terminal that goes away (SIGHUP) is no such wish, for a night's work must not hang on a connection: `hang_up` says what then.
+    /// `farewell`. Where a step does not end for [`PATIENCE`], the process ends without it ([`Control::or_leave`]); where other work does not
+    /// come to a place where it can be saved for [`GRACE`], it ends with 130, and what was saved before is on the disk. A terminal that goes away (SIGHUP) is no such wish, for a night's work must not hang on a connection: `hang_up` says what then.
     /// Once a process.
     pub fn listen(&self, farewell: fn(), hang_up: fn()) -> Result<()> {
         let control = self.clone();
+        let _ = self.0.farewell.set(farewell);
         let stop = move || {
             if control.stop() {
                 farewell();
@@ -123,11 +170,13 @@ impl Control {
             }
             let control = control.clone();
             thread::spawn(move || {
-                thread::sleep(GRACE);
+                thread::sleep(PATIENCE);
+                control.0.overdue.store(true, Ordering::SeqCst);
+                thread::sleep(GRACE - PATIENCE);
                 if !control.0.ending.load(Ordering::SeqCst) {
                     farewell();
                     let seconds = GRACE.as_secs();
-                    eprintln!("error: the step under way did not end within {seconds} s; go on from the newest checkpoint with --resume");
+                    eprintln!("error: what was under way did not end within {seconds} s; go on from the newest checkpoint with --resume");
                     std::process::exit(130);
                 }
             });
