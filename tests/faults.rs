@@ -355,9 +355,16 @@ fn a_signal_within_a_long_step_saves_what_was_before_it() {
     std::thread::sleep(Duration::from_millis(500));
     let asked = Instant::now();
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-    assert_eq!(wait(&mut child), Some(0));
-    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
-    assert!(matches!(b.events("cut").last().unwrap().body, Body::RunFinished { outcome: Outcome::Interrupted, .. }));
+    let (code, took) = (wait(&mut child), asked.elapsed());
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    match &b.events("cut").last().unwrap().body {
+        Body::RunFinished { outcome: Outcome::Interrupted, message } if message.contains("is begun again") => assert_eq!(code, Some(130)),
+        Body::RunFinished { outcome: Outcome::Interrupted, .. } => {
+            assert_eq!(code, Some(0));
+            eprintln!("SKIPPED: the step ended by itself after {took:?}");
+        }
+        other => panic!("{code:?}: {other:?}"),
+    }
     b.done(&["finetune", "--resume", "--out", "cut", "--device", "cpu", "--no-tui"]);
     assert!(b.results("cut") == b.results("whole"), "the run ends otherwise");
 }

@@ -10,10 +10,10 @@ use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Gradients, TensorData};
-use moue::config::{Activation, DeviceChoice, Settings};
+use moue::config::{Activation, DeviceChoice, Kernels, Settings};
 use moue::engine::adapters::{Api, Compiler, adapters};
-use moue::engine::device::{open, open_with};
-use moue::engine::read_values;
+use moue::engine::device::{open, open_for, open_with};
+use moue::engine::{read_values, tuning};
 use moue::model::init::Init;
 use moue::model::{Noise, Vit};
 use moue::random::Streams;
@@ -94,7 +94,16 @@ impl ModuleVisitor for Collect<'_> {
 }
 
 fn transformer(device: &Device) -> Values {
+    transformer_that(device, false)
+}
+
+fn recomputing_transformer(device: &Device) -> Values {
+    transformer_that(device, true)
+}
+
+fn transformer_that(device: &Device, recomputes: bool) -> Values {
     let mut settings = Settings::default();
+    settings.run.recompute = recomputes;
     (settings.data.size, settings.data.channels) = (24, 1);
     (settings.vit.patch, settings.vit.dim, settings.vit.depth, settings.vit.heads) = (8, 24, 2, 3);
     // For the reason above.
@@ -138,7 +147,12 @@ fn vulkan_computes_what_the_cpu_computes() {
     assert_eq!(gpu.description["api"], "Vulkan");
     assert_eq!(gpu.description["backend"], format!("wgpu, {compiler}"));
 
-    let computations: [(&str, Computation); 3] = [("product", product), ("attention", attention), ("transformer", transformer)];
+    let computations: [(&str, Computation); 4] = [
+        ("product", product),
+        ("attention", attention),
+        ("transformer", transformer),
+        ("recomputing transformer", recomputing_transformer),
+    ];
     for (name, compute) in computations {
         let expected = compute(&cpu.device.clone().autodiff());
         // The first pass compiles and tries kernels out; the second runs those that were chosen.
@@ -152,6 +166,9 @@ fn vulkan_computes_what_the_cpu_computes() {
 
     // A second request for the same adapter is the same device, not an error; another compiler on it is one.
     assert_eq!(open(DeviceChoice::Vulkan(None)).unwrap().device, gpu.device);
+    let other = if gpu.kernels == Some(tuning::Kernels::Fixed) { Kernels::Timed } else { Kernels::Fixed };
+    let error = format!("{:#}", open_for(DeviceChoice::Vulkan(None), other).err().unwrap());
+    assert!(error.contains("fixed") && error.contains("timed"), "{error}");
     let other = if compiler == Compiler::Wgsl { Compiler::Spirv } else { Compiler::Wgsl };
     let error = open_with(Api::Vulkan, other).err().expect("one compiler for an adapter");
     eprintln!("{error:#}");

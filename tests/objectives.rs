@@ -121,6 +121,13 @@ fn a_table_is_planned_run_and_resumed() {
     b.refused(&train(&["ablate", "table6", "--data", "f.moue", "--seeds", "3", "--out", "T"], &[]), 2, &["T holds another table"]);
     b.refused(&train(&["ablate", "table6", "--data", "f.moue", "--rows", "nine", "--out", "U"], &[]), 2, &["`nine`", "random, pretrained"]);
     b.refused(&["ablate", "table1", "--data", "f.moue", "--rows", "pico", "--out", "U", PLACE[0], PLACE[1]], 2, &["pico", "not built"]);
+    // Its runs are told apart from those that made their sets themselves.
+    b.done(&["labels", "f.moue", "--out", "sets.csv"]);
+    let one = ["ablate", "table6", "--data", "f.moue", "--rows", "random", "--seeds", "1", "--labels", "sets.csv", "--out", "V"];
+    b.done(&train(&one, &[]));
+    let runs = fs::read_dir(b.path("V")).unwrap().filter_map(|e| fs::read(e.unwrap().path().join("manifest.json")).ok());
+    let inputs: Vec<Value> = runs.map(|text| serde_json::from_slice::<Value>(&text).unwrap()["inputs"].clone()).collect();
+    assert!(inputs.len() == 1 && inputs[0]["labels"].as_str().unwrap().ends_with("sets.csv"), "{inputs:?}");
     let limited = b.done(&table(&["--plan", "--budget", "1s"]));
     assert!(limited.contains("epochs"), "{limited}");
 }

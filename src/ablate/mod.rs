@@ -40,8 +40,9 @@ pub struct Request {
     /// For one run, its share of pretraining included; none: the preset's epochs.
     pub budget: Option<Budget>,
     pub pack: Arc<Pack>,
-    /// Candidate sets from a file; none: made from the pack under each row's `labels.*`.
+    /// Candidate sets from a file, and the file; none: made from the pack under each row's `labels.*`.
     pub candidates: Option<Candidates>,
+    pub labels: Option<PathBuf>,
     /// A finished pretraining run that stands in for the rows whose encoder it fits.
     pub from: Option<PathBuf>,
     pub device: OpenDevice,
@@ -134,9 +135,14 @@ impl Request {
     /// Whether the plan's settings are what is asked for now, epochs apart where a budget chose them.
     fn settled(&self, plan: &Plan) -> Result<bool> {
         let chosen = |key: &str| self.budget.is_some() && BUDGETED.contains(&key);
+        // A plan from before a setting existed went by its default.
+        let defaults = Resolved::default();
+        let default = |name: &str| defaults.entries().find(|(key, ..)| *key == name).map(|(_, value, _)| value);
         for (row, item) in self.runnable().zip(&plan.rows) {
             let now = self.settings_of(row)?;
-            let differs = |(key, value, _): (&str, String, &Origin)| !chosen(key) && item.settings.get(key) != Some(&value);
+            let differs = |(key, value, _): (&str, String, &Origin)| {
+                !chosen(key) && item.settings.get(key).cloned().or_else(|| default(key)) != Some(value)
+            };
             if now.entries().any(differs) {
                 return Ok(false);
             }
@@ -323,6 +329,7 @@ impl Request {
             command: command_line(),
             stages: Stages { pretrain, finetune: !pretrain, ..Stages::default() },
             candidates: if pretrain { None } else { self.candidates_of(&resolved)? },
+            labels: self.labels.clone().filter(|_| !pretrain && resolved.settings().finetune.objective.is_partial()),
             precision: Precision::of(resolved.settings().run.precision, &self.device)?,
             resolved,
             seed,
@@ -331,7 +338,6 @@ impl Request {
             folder,
             resume,
             from,
-            labels: None,
             supervision,
             remarks: Vec::new(),
         }))

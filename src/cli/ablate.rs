@@ -88,6 +88,7 @@ impl AblateArgs {
             budget: self.budget,
             pack: Arc::new(pack),
             candidates,
+            labels: self.labels,
             from: self.from,
             device,
             control: control.clone(),

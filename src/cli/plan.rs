@@ -6,7 +6,7 @@ use crate::config::{DeviceChoice, Settings};
 use crate::dataset::{Pack, Split, generated};
 use crate::engine::device::{self, OpenDevice};
 use crate::engine::precision::Precision;
-use crate::pipeline::footprint::bytes;
+use crate::pipeline::footprint::{bytes, way_out};
 use crate::pipeline::{Fit, Footprint, Machine, Regime, Training};
 use anyhow::Result;
 use clap::Args;
@@ -98,7 +98,7 @@ fn verdict(s: &Settings, open: &OpenDevice, plans: &[(Training, Option<Footprint
                 let accumulate = plan.at_once.div_ceil(most);
                 format!("{name} does not fit; with --set {name}.accumulate={accumulate} it should (about {most} faces at once)\n")
             }
-            Fit::Not => format!("{name} does not fit, not even with one face at once: take a smaller network or input\n"),
+            Fit::Not => format!("{name} does not fit, not even with one face at once: {}\n", way_out(s)),
         };
     }
     text

@@ -336,9 +336,14 @@ settings! {
         /// that adapts; or auto: mixed on a GPU that has half precision, else f32. Convolutions and evaluation are always f32. [C: METHOD
         /// names none]
         precision: Precision = Precision::Auto,
-        /// Which of burn's kernels a GPU computes with. timed: the fastest, by trials in each process; last digits may differ from one run
+        /// Keep of each transformer block of the encoder (and of pretraining's decoder) only its input, and compute what is inside again in
+        /// the backward pass (activation checkpointing): the same gradients with a fraction of the memory, for about a third more time. The
+        /// query decoder and resnet18 keep everything. [C: off]
+        recompute: bool = false,
+        /// Which of burn's kernels a GPU trains with. timed: the fastest, by trials in each process; last digits may differ from one run
         /// to the next. fixed: the first that works in burn's order of preference, slower and the same in each process (but for
-        /// convolutions). auto: fixed on a software driver, else timed. A CPU has nothing to choose. [C]
+        /// convolutions). auto: fixed on a software driver, else timed. A CPU has nothing to choose; what only reads a run (evaluate, predict,
+        /// compare) takes auto. [C]
         kernels: Kernels = Kernels::Auto,
     }
 }

@@ -6,7 +6,7 @@ use crate::engine::adapters::{Compiler, Trouble};
 use crate::engine::memory;
 use crate::engine::precision::Precision;
 use crate::kernels::translate::Demands;
-use crate::pipeline::footprint::{bytes, least, widest_evaluating};
+use crate::pipeline::footprint::{bytes, least, way_out, widest_evaluating};
 use crate::pipeline::{Fit, Footprint, Regime, Training};
 
 /// Of the main memory that is free now, what a training may take: the rest may be wanted before the training asks for it.
@@ -29,7 +29,8 @@ fn device(case: &Case) -> Row {
 fn driver(case: &Case) -> Row {
     let Some(adapter) = &case.open.adapter else { return Row::ok("driver", "none needed") };
     let compiler = case.open.compiler.unwrap_or(adapter.compiler);
-    let found = format!("{} {}, kernels compiled to {compiler}", adapter.driver, adapter.driver_version);
+    let chosen = case.open.kernels.map_or(String::new(), |kernels| format!(", {kernels}"));
+    let found = format!("{} {}, kernels compiled to {compiler}{chosen}", adapter.driver, adapter.driver_version);
     judged(found.trim_start(), compiler, adapter.trouble(compiler))
 }
 
@@ -162,7 +163,7 @@ impl Estimates {
         }
         let settled = Regime::of(training, &case.settings).accumulate > 0;
         match footprint.fit(footprint.most_within(usable, self.is_cpu)) {
-            Fit::Not => Row::stop(name, format!("{found}: not even one face fits"), "take a smaller network or input"),
+            Fit::Not => Row::stop(name, format!("{found}: not even one face fits"), way_out(&case.settings)),
             Fit::Parts { most } if settled => {
                 Row::warning(name, found, format!("--batch auto works on {most} faces at a time; the batch stays what it is"))
             }

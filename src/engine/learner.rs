@@ -82,7 +82,11 @@ impl<M: Module + Clone> Learner<M> {
     /// Writes a checkpoint with the blobs of the objective, and tells of it: at the end of an epoch (from 1) with its score, or at a moment
     /// within one. Older checkpoints that are not to be kept go.
     pub fn save(&self, plan: &Plan, ended: Option<(u64, Option<f64>)>, objective: Vec<(String, Vec<u8>)>) -> Result<()> {
-        let checkpoint = self.checkpoint(plan, ended, objective)?;
+        self.write(plan, &self.checkpoint(plan, ended, objective)?)
+    }
+
+    /// The second half of [`Learner::save`]: the disk's.
+    pub fn write(&self, plan: &Plan, checkpoint: &Checkpoint) -> Result<()> {
         let Plan { folder, events, control, state, .. } = plan;
         let at = self.at(plan);
         let path = folder.checkpoints().join(checkpoint::file_name(&state.stage, self.step));
@@ -96,7 +100,8 @@ impl<M: Module + Clone> Learner<M> {
         retain(plan, checkpoint::KEEP)
     }
 
-    fn checkpoint(&self, plan: &Plan, ended: Option<(u64, Option<f64>)>, objective: Vec<(String, Vec<u8>)>) -> Result<Checkpoint> {
+    /// The first half of [`Learner::save`]: what the device has to give.
+    pub fn checkpoint(&self, plan: &Plan, ended: Option<(u64, Option<f64>)>, objective: Vec<(String, Vec<u8>)>) -> Result<Checkpoint> {
         let progress = Progress { interval: self.interval.sums(), guard: self.guard };
         let mut blobs = vec![
             (MODEL.to_string(), model_bytes(self.model()?)?),

@@ -81,8 +81,8 @@ struct Training<'a, O: Objective> {
     blank: Vec<(String, Vec<u8>)>,
 }
 
-/// What a step was.
-enum Taken {
+/// What became of a step.
+enum StepEnd {
     Learned,
     LeftOut,
     WentBack,
@@ -124,11 +124,11 @@ pub fn train<O: Objective>(objective: &mut O, fresh: &dyn Fn() -> Result<O::Mode
             plan.control.go_on()?;
             let rate = schedule.rate(t.learner.step);
             match t.take(made?, rate, &fit).with_context(|| format!("step {} of {}", t.learner.step + 1, plan.state.stage))? {
-                Taken::WentBack => {
+                StepEnd::WentBack => {
                     went_back = true;
                     return Ok(ControlFlow::Break(()));
                 }
-                Taken::Learned | Taken::LeftOut => {}
+                StepEnd::Learned | StepEnd::LeftOut => {}
             }
             if let Some(began) = compiling.take() {
                 let elapsed = Some(began.elapsed().as_secs_f64());
@@ -200,7 +200,7 @@ impl<'a, O: Objective> Training<'a, O> {
     }
 
     /// One step, taken, left out, or with those before it taken back.
-    fn take(&mut self, mut loaded: Loaded<<O::Source as Source>::Batch>, rate: f64, fit: &Fit) -> Result<Taken> {
+    fn take(&mut self, mut loaded: Loaded<<O::Source as Source>::Batch>, rate: f64, fit: &Fit) -> Result<StepEnd> {
         let Self { objective, plan, learner, saved, .. } = self;
         let (objective, plan) = (&mut **objective, *plan);
         let here = Position { streams: plan.streams, stage: plan.kind, step: learner.step };
@@ -210,9 +210,17 @@ impl<'a, O: Objective> Training<'a, O> {
         let told = |text| plan.events.emit(&learner.at(plan), Body::Message { level: Level::Warning, text });
         // Until the optimiser has its turn nothing changes, and what was before the step can be saved beside it.
         let is_saved = learner.step == 0 || *saved == Some(learner.step);
-        let save = || if is_saved { Ok(()) } else { learner.save(plan, None, objective.state()) };
+        let save = || {
+            let checkpoint = (!is_saved).then(|| learner.checkpoint(plan, None, objective.state())).transpose()?;
+            plan.control.end();
+            leave(plan, learner, checkpoint)
+        };
         let passes = || fit.passes(&*objective, learner.model()?, factor, &mut loaded, here, place, told);
-        let pass = leave_if_overdue(plan, save, passes)?;
+        let pass = plan.control.or_leave(passes, save)?;
+        if objective.refreshes() {
+            // A second pass is to come, and nothing is changed yet.
+            plan.control.go_on()?;
+        }
         if pass.is_finite() {
             let (loss, norm) = (pass.loss, pass.norm);
             let model = update(objective, learner.take_model()?, &mut learner.optimizer, &loaded, pass, rate, here, place)?;
@@ -220,21 +228,21 @@ impl<'a, O: Objective> Training<'a, O> {
             learner.step += 1;
             learner.guard.good();
             learner.interval.add(loss, norm, loaded.positions.len());
-            return Ok(Taken::Learned);
+            return Ok(StepEnd::Learned);
         }
         let name = format!("step {} of {}", self.learner.step + 1, plan.state.stage);
         if self.learner.optimizer.overflowed() {
             let factor = self.learner.optimizer.loss_factor();
             self.leave_out(&loaded);
             self.tell(Level::Info, format!("{name} left out: gradients overflowed half precision; the loss is now scaled by {factor}"));
-            return Ok(Taken::LeftOut);
+            return Ok(StepEnd::LeftOut);
         }
         let what = format!("loss {}, gradient norm {}", pass.loss, pass.norm);
         match self.learner.guard.bad(plan.bad_steps) {
             Verdict::LeaveOut => {
                 self.leave_out(&loaded);
                 self.tell(Level::Warning, format!("{name} left out: {what}"));
-                Ok(Taken::LeftOut)
+                Ok(StepEnd::LeftOut)
             }
             Verdict::GoBack => {
                 let from = self.learner.step + 1;
@@ -245,7 +253,7 @@ impl<'a, O: Objective> Training<'a, O> {
                     self.learner.step
                 );
                 self.tell(Level::Warning, text);
-                Ok(Taken::WentBack)
+                Ok(StepEnd::WentBack)
             }
             Verdict::GiveUp => {
                 let bad = pass.bad_tensors(self.learner.model()?)?;
@@ -394,15 +402,17 @@ impl<'a, O: Objective> Training<'a, O> {
     }
 }
 
-/// Does `work`, which leaves what `save` saves as it is. Where a signal finds that it takes too long, the process saves and ends.
-fn leave_if_overdue<R>(plan: &Plan, save: impl FnOnce() -> Result<()> + Send, work: impl FnOnce() -> R) -> R {
-    plan.control.or_leave(work, || {
-        save()?;
-        let message = format!("the step of {} under way takes long, and is begun again at a resume", plan.state.stage);
-        plan.events.emit(&At::run(), Body::RunFinished { outcome: Outcome::Interrupted, message });
-        plan.events.settle();
-        Ok(())
-    })
+/// Ends the run's record within a step, with a checkpoint of what was before it if that is not on the disk already.
+fn leave<M: Module + Clone>(plan: &Plan, learner: &Learner<M>, checkpoint: Option<Checkpoint>) -> Result<()> {
+    if let Some(checkpoint) = checkpoint {
+        learner.write(plan, &checkpoint)?;
+    }
+    let message = format!("the step of {} under way takes long, and is begun again at a resume", plan.state.stage);
+    plan.events.emit(&At::run(), Body::RunFinished { outcome: Outcome::Interrupted, message });
+    if !plan.events.settle() {
+        bail!("the end of events.jsonl is not on the disk");
+    }
+    Ok(())
 }
 
 /// All before a stage started.

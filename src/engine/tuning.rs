@@ -58,8 +58,9 @@ impl Kernels {
         }
     }
 
-    /// Makes burn choose so on a device that is registered and that nothing has been computed on. On a software driver the speeds are stated in any case: measuring
-    /// them takes copies of up to a gigabyte, which are seconds for each, or out of memory, which is a panic on a thread of cubecl's.
+    /// Makes burn choose so on a device that is registered and that nothing has been computed on. On a software driver the speeds are stated
+    /// in any case: measuring them takes copies of up to a gigabyte, which are seconds for each, or out of memory, which is a panic on a
+    /// thread of cubecl's.
     pub(super) fn apply(self, device: &WgpuDevice, is_hardware: bool) -> Result<()> {
         let client = Client::load::<Server>(device.to_id());
         match self {
@@ -70,7 +71,8 @@ impl Kernels {
     }
 }
 
-/// Tells burn the speed of a device, which it would otherwise measure.
+/// Tells burn the speed of a device, which it would otherwise measure. That stays in this process as long as cubecl is built without its
+/// feature `persistence`, which deny.toml sees to.
 fn state(client: &Client, speed: &Speed) -> Result<()> {
     let accesses = [MemoryAccess::Copy, MemoryAccess::Read, MemoryAccess::Write];
     let sizes = working_set_sweep(MemoryAccess::Copy.default_working_set());

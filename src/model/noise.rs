@@ -34,6 +34,11 @@ impl Noise {
         }
     }
 
+    /// The mask that [`Noise::drop_path`] would multiply a residual branch of so many faces with, `[B, 1, 1]`.
+    pub fn path(&mut self, faces: usize, rate: f64, device: &Device) -> Option<Tensor<3>> {
+        self.keep([faces, 1, 1], rate, device)
+    }
+
     /// Zeroes the residual branch of whole faces (stochastic depth), `[B, ...]`.
     pub fn drop_path<const D: usize>(&mut self, branch: Tensor<D>, rate: f64) -> Tensor<D> {
         let mut faces = [1; D];

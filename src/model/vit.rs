@@ -1,10 +1,11 @@
 //! The vision transformer (Dosovitskiy et al. 2021), over all patches of a face or over those that are visible.
 
-use super::init::Init;
+use super::init::{Init, NORM_EPSILON};
 use super::layers::{Layers, products};
 use super::noise::Noise;
 use crate::config::{Activation, Positions, Settings, Stem};
-use crate::kernels::{gather_rows, layers};
+use crate::kernels::gather_rows;
+use crate::kernels::layers::{self, BlockLayers};
 use burn::module::Param;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{LayerNorm, Linear, PaddingConfig2d};
@@ -66,6 +67,8 @@ pub struct Block {
     attn: Attention,
     norm2: LayerNorm,
     mlp: Mlp,
+    /// The backward pass computes what is inside again instead of keeping it.
+    recompute: bool,
 }
 
 impl Block {
@@ -77,14 +80,34 @@ impl Block {
             attn: Attention::new(init, &format!("{path}.attn"), dim, heads),
             norm2: init.norm(dim),
             mlp: Mlp::new(init, &format!("{path}.mlp"), dim, hidden, s.vit.activation),
+            recompute: s.run.recompute,
         }
     }
 
     pub(super) fn forward(&self, x: Tensor<3>, drop_path: f64, noise: &mut Noise) -> Tensor<3> {
+        // Without a backward pass there is nothing to compute again.
+        let (faces, device) = (x.dims()[0], x.device());
+        if self.recompute && device.is_autodiff() {
+            let mut drop = || noise.path(faces, drop_path, &device);
+            let drops = drop().zip(drop()).map(<[_; 2]>::from);
+            return layers::block(x, self.layers(), drops);
+        }
         let attended = self.attn.forward(x.clone().norm(&self.norm1));
         let x = x + noise.drop_path(attended, drop_path);
         let fed = self.mlp.output(self.mlp.hidden(x.clone().norm(&self.norm2)));
         x + noise.drop_path(fed, drop_path)
+    }
+
+    fn layers(&self) -> BlockLayers<'_> {
+        let Self { norm1, attn, norm2, mlp, .. } = self;
+        BlockLayers {
+            norms: [norm1, norm2],
+            epsilon: NORM_EPSILON,
+            attention: [&attn.qkv, &attn.proj],
+            heads: attn.heads,
+            perceptron: [&mlp.fc1, &mlp.fc2],
+            relu: mlp.relu,
+        }
     }
 }
 
@@ -250,4 +273,58 @@ pub(super) fn sincos(grid: usize, dim: usize, cls: bool) -> Vec<f32> {
         out.resize(start + dim, 0.0);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::precision::Precision;
+    use crate::engine::read_values;
+    use crate::random::Streams;
+    use burn::module::ModuleVisitor;
+    use burn::tensor::Gradients;
+
+    struct Collect<'a>(&'a Gradients, Vec<Vec<f32>>);
+
+    impl ModuleVisitor for Collect<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.1.push(read_values(param.val().grad(self.0).expect("a gradient")).unwrap());
+        }
+    }
+
+    /// Output and all gradients of a network that drops paths; and, where nothing in it learns, the gradient of its input.
+    fn pass(activation: Activation, precision: Precision, recompute: bool) -> [Vec<Vec<f32>>; 2] {
+        let device = Device::flex().autodiff();
+        let mut s = Settings::default();
+        (s.data.size, s.data.channels) = (24, 1);
+        (s.vit.patch, s.vit.dim, s.vit.depth, s.vit.heads, s.vit.stem, s.vit.activation) = (8, 24, 3, 3, Stem::Patch, activation);
+        s.run.recompute = recompute;
+        let vit = precision.leaves(Vit::new(&Init { streams: Streams::new(7), device: &device }, &s));
+        let wave = |shape: [usize; 3]| {
+            let values: Vec<f32> = (0..shape.iter().product()).map(|i| (i as f32 * 0.7).sin()).collect();
+            Tensor::<3>::from_data(TensorData::new(values, shape), &device)
+        };
+        let run = |vit: &Vit, patches: Tensor<3>| {
+            let tokens = vit.forward(patches, 0.5, &mut Noise::new(Streams::new(1).at("noise", &[])));
+            ((tokens.clone() * wave(tokens.dims())).sum().backward(), read_values(tokens).unwrap())
+        };
+        let (gradients, tokens) = run(&vit, wave([4, 9, 64]));
+        let mut collect = Collect(&gradients, vec![tokens]);
+        vit.visit(&mut collect);
+        let patches = wave([4, 9, 64]).require_grad();
+        let (gradients, tokens) = run(&vit.no_grad(), patches.clone());
+        [collect.1, vec![tokens, read_values(patches.grad(&gradients).unwrap()).unwrap()]]
+    }
+
+    #[test]
+    fn what_is_computed_again_comes_out_the_same() {
+        for activation in [Activation::Relu, Activation::Gelu] {
+            for precision in [Precision::Single, Precision::Mixed] {
+                let kept = pass(activation, precision, false);
+                // Class token, positions, embedding, last norm, and twelve of each block.
+                assert_eq!(kept[0].len(), 1 + 6 + 3 * 12);
+                assert_eq!(pass(activation, precision, true), kept, "{activation:?}, {precision:?}");
+            }
+        }
+    }
 }

@@ -126,6 +126,11 @@ impl Footprint {
     }
 }
 
+/// What is left to do where not even one face fits.
+pub fn way_out(s: &Settings) -> &'static str {
+    if s.run.recompute { "take a smaller network or input" } else { "try --set run.recompute=true, or take a smaller network or input" }
+}
+
 /// Bytes of the matrices that settings ask for, at the least: before a network is made only to count it.
 pub fn least(s: &Settings) -> f64 {
     let blocks = |count: usize, width: usize, ratio: f64| count as f64 * (width as f64).powi(2) * (4.0 + 2.0 * ratio);
@@ -167,6 +172,8 @@ struct Blocks {
     heads: f64,
     hidden: f64,
     gelu: bool,
+    /// Of each block only the input is kept.
+    recompute: bool,
 }
 
 impl Blocks {
@@ -178,7 +185,9 @@ impl Blocks {
         // Inputs of four products, q, k and v, and the weights of attention; a ReLU's output is an input of the last product already.
         let second = if gelu || precision == Precision::Mixed { hidden } else { 0.0 };
         let products = tokens * (6.0 * dim + second) + heads * tokens * tokens;
-        self.count as f64 * (SINGLE * always + product_bytes(precision) * products)
+        let block = SINGLE * always + product_bytes(precision) * products;
+        // Computed again, it is there once.
+        if self.recompute { self.count as f64 * SINGLE * tokens * dim + block } else { self.count as f64 * block }
     }
 
     /// The largest single tensor: the inner layer, q, k and v as one, or the weights of attention.
@@ -220,6 +229,7 @@ fn encoder(s: &Settings, patches: f64) -> Blocks {
         heads: s.vit.heads as f64,
         hidden: dim * s.vit.mlp_ratio,
         gelu: s.vit.activation == Activation::Gelu,
+        recompute: s.run.recompute,
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::prints::Prints;
 use super::writer::Sink;
+use crate::failure::survive;
 use anyhow::{Context, Result};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,15 +80,14 @@ impl Control {
     }
 
     /// Does `work`, which can be done again. Where a signal waits for its end for too long, `save` is called beside it and the process ends, so
-    /// that nothing from before is lost.
+    /// that nothing from before is lost. `save` calls [`Control::end`] once nothing but the disk is waited for: what comes from a device may
+    /// have to wait for the step, too, and then the process ends without it.
     pub fn or_leave<R>(&self, work: impl FnOnce() -> R, save: impl FnOnce() -> Result<()> + Send) -> R {
         let (done, end) = mpsc::channel::<()>();
         let look = move || {
             while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(LOOK) {
                 if self.0.overdue.load(Ordering::SeqCst) {
-                    self.end();
-                    let saved = save();
-                    self.leave(saved);
+                    self.leave(survive(save));
                 }
             }
         };
@@ -99,15 +99,15 @@ impl Control {
         })
     }
 
-    /// Ends the process, with 0 like a run that has come to its stop by itself.
+    /// Ends the process, with 130 like every end that work did not come to by itself.
     fn leave(&self, saved: Result<()>) -> ! {
         if let Some(farewell) = self.0.farewell.get() {
             farewell();
         }
         let code = match saved {
             Ok(()) => {
-                eprintln!("stopped before the step under way, which takes long; go on with --resume");
-                0
+                eprintln!("stopped in a step that takes long; what was before it is saved, and is gone on from as after any stop");
+                130
             }
             Err(error) => {
                 eprintln!("error: {error:#}");
@@ -158,8 +158,8 @@ impl Control {
 
     /// Takes SIGINT and SIGTERM (on Windows the console's events) as the wish to stop; the second one ends the process with code 130, after
     /// `farewell`. Where a step does not end for [`PATIENCE`], the process ends without it ([`Control::or_leave`]); where other work does not
-    /// come to a place where it can be saved for [`GRACE`], it ends with 130, and what was saved before is on the disk. A terminal that goes away (SIGHUP) is no such wish, for a night's work must not hang on a connection: `hang_up` says what then.
-    /// Once a process.
+    /// come to a place where it can be saved for [`GRACE`], it ends with 130, and what was saved before is on the disk. A terminal that goes
+    /// away (SIGHUP) is no such wish, for a night's work must not hang on a connection: `hang_up` says what then. Once a process.
     pub fn listen(&self, farewell: fn(), hang_up: fn()) -> Result<()> {
         let control = self.clone();
         let _ = self.0.farewell.set(farewell);

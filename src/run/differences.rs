@@ -46,6 +46,11 @@ pub fn differences(then: &Manifest, now: &Manifest) -> Vec<Difference> {
         found.compare(what, true, a.as_ref(), b.as_ref());
     }
     found.devices(&then.device, &now.device);
+    if then.device["kernels"] == now.device["kernels"] && has_timed_kernels(now) {
+        // Which they were is not told by anything.
+        let (then, now) = ("the fastest by that run's trials".into(), "the fastest by trials of its own".into());
+        found.0.push(Difference { what: "kernels".into(), then, now, matters: true });
+    }
     let number = |n: Option<usize>| n.map(|n| n.to_string());
     found.compare("threads", true, number(then.threads).as_ref(), number(now.threads).as_ref());
     found.compare("workers", false, number(then.workers).as_ref(), number(now.workers).as_ref());
@@ -66,6 +71,15 @@ pub fn differences(then: &Manifest, now: &Manifest) -> Vec<Difference> {
 fn names<'a, A, B>(then: &'a Ordered<A>, now: &'a Ordered<B>) -> Vec<&'a str> {
     let gone = then.iter().map(|(name, _)| name).filter(|name| now.get(name).is_none());
     now.iter().map(|(name, _)| name).chain(gone).collect()
+}
+
+/// Whether burn chooses kernels by time, anew in each process: convolutions' even where the others are fixed.
+fn has_timed_kernels(manifest: &Manifest) -> bool {
+    let is = |key: &str, word: &str| manifest.settings.get(key).is_some_and(|setting| shown(&setting.value).trim_matches('"') == word);
+    match manifest.device["kernels"].as_str() {
+        Some("fixed") => is("vit.stem", "conv") || is("encoder.backbone", "resnet18"),
+        kernels => kernels == Some("timed"),
+    }
 }
 
 fn shown(value: &Value) -> String {
@@ -89,11 +103,6 @@ impl Found {
         for key in b.keys().chain(a.keys().filter(|key| !b.contains_key(*key))) {
             let value = |fields: &serde_json::Map<String, Value>| fields.get(key).map(shown);
             self.compare(&format!("device: {key}"), !PLACE.contains(&key.as_str()), value(a).as_ref(), value(b).as_ref());
-        }
-        // What was chosen by time is not told by anything, and may not be chosen again.
-        if [then, now].iter().all(|device| device["kernels"] == "timed") {
-            let (then, now) = ("the fastest by that run's trials".into(), "the fastest by trials of its own".into());
-            self.0.push(Difference { what: "kernels".into(), then, now, matters: true });
         }
     }
 }
@@ -151,5 +160,8 @@ mod tests {
         let said = |then, now| differences(then, now).iter().map(Difference::to_string).collect::<Vec<_>>();
         assert_eq!(said(&timed, &timed), ["kernels: the fastest by that run's trials then, the fastest by trials of its own now"]);
         assert_eq!(said(&timed, &fixed), ["device: kernels: timed then, fixed now"]);
+        let mut convolves = manifest("fixed");
+        convolves.settings.set("vit.stem", Setting { value: json!("\"conv\""), origin: "default".into() });
+        assert!(said(&convolves, &convolves)[0].starts_with("kernels: the fastest"));
     }
 }

@@ -1,6 +1,7 @@
 //! Gradients of the layers.
 
 use super::Layers;
+use super::block::{self, PARAMETERS};
 use super::operations::in_type;
 use burn::backend::TensorMetadata;
 use burn::backend::autodiff::{
@@ -20,6 +21,10 @@ struct Norm;
 struct Attention;
 #[derive(Debug)]
 struct SelfAttention;
+#[derive(Debug)]
+struct Block;
+/// A block's input and parameters.
+const NODES: usize = 1 + PARAMETERS;
 
 impl<B: Layers> Backward<B, 3> for Affine {
     /// Input in the weight's type, weight, and the output if there is a ReLU.
@@ -85,6 +90,23 @@ impl<B: Layers> Backward<B, 1> for SelfAttention {
     }
 }
 
+impl<B: Layers> Backward<B, NODES> for Block {
+    /// Input, and the block.
+    type State = (FloatTensor<B>, block::Block<B>);
+
+    fn backward(self, ops: Ops<Self::State, NODES>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let (x, block) = ops.state;
+        let [input, parameters @ ..] = ops.parents;
+        let learns = parameters.iter().any(Option::is_some);
+        let (of_x, of_parameters) = block.backward(x, grads.consume::<B>(&ops.node), learns);
+        for (node, gradient) in std::iter::once(input).chain(parameters).zip(std::iter::once(of_x).chain(of_parameters)) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
 impl<B: Layers, C: CheckpointStrategy> Layers for Autodiff<B, C> {
     fn affine(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>, relu: bool) -> FloatTensor<Self> {
         match Affine.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful() {
@@ -135,6 +157,19 @@ impl<B: Layers, C: CheckpointStrategy> Layers for Autodiff<B, C> {
                 prepared.finish((qkv, weights, heads), in_type::<B>(read, values))
             }
             OpsKind::UnTracked(prepared) => prepared.finish(B::self_attention_of(qkv.into_primitive(), heads, products)),
+        }
+    }
+
+    fn block(x: FloatTensor<Self>, block: block::Block<Self>) -> FloatTensor<Self> {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = block.parameters().map(|parameter| parameter.node());
+        let nodes = [x.node(), a, b, c, d, e, f, g, h, i, j, k, l];
+        let (x, block) = (x.into_primitive(), block.map::<B>(|tensor| tensor.into_primitive()));
+        match Block.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let output = block.forward(x.clone());
+                prepared.finish((x, block), output)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(block.forward(x)),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A transformer's layers in one step each: linear with ReLU, layer norm, attention.
+//! A transformer's layers in one step each: linear with ReLU, layer norm, attention; and a whole block that computes itself twice to save
+//! memory ([`block`]).
 //!
 //! burn takes them as several operations, each with a tensor of its own in memory, forwards and again backwards. On the CPU, where memory
 //! is what limits these networks, that costs more than the matrix products themselves. Here a layer is one operation with a gradient
@@ -15,13 +16,16 @@
 //! ```
 
 mod autodiff;
+mod block;
 mod cpu;
 mod matrix;
 mod operations;
 mod passes;
 
+use block::{Block, Layer, Paths};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
+use burn::backend::{Backend, Dispatch, DispatchTensor, TensorMetadata, backend_extension};
+use burn::module::Param;
 use burn::nn::{LayerNorm, Linear};
 use burn::prelude::*;
 use burn::tensor::DType;
@@ -129,6 +133,12 @@ pub trait Layers: Backend {
         let values = qkv.dtype();
         in_type::<Self>(Self::self_attention_with_weights(in_type::<Self>(qkv, products), heads).0, values)
     }
+
+    /// A block over x `[B, N, D]`.
+    #[fusion(default)]
+    fn block(x: FloatTensor<Self>, #[extension_type] block: Block<Self>) -> FloatTensor<Self> {
+        block.forward(x)
+    }
 }
 
 impl Layers for CubeBackend {}
@@ -171,12 +181,56 @@ pub fn self_attention(qkv: Tensor<3>, heads: usize, products: DType) -> Tensor<3
     Tensor::from_dispatch(<Dispatch as Layers>::self_attention_of(qkv.into_dispatch(), heads, products))
 }
 
+/// The layers of a pre-norm transformer block.
+pub struct BlockLayers<'a> {
+    /// Before attention, and before the perceptron; `epsilon` is that of both.
+    pub norms: [&'a LayerNorm; 2],
+    pub epsilon: f64,
+    /// To queries, keys and values side by side, and of what is read.
+    pub attention: [&'a Linear; 2],
+    pub heads: usize,
+    pub perceptron: [&'a Linear; 2],
+    /// ReLU in the perceptron, instead of GELU.
+    pub relu: bool,
+}
+
+/// A pre-norm block over `x` `[B, N, D]`, of which training keeps the input only. `drops` are masks `[B, 1, 1]` of its two branches.
+///
+/// # Panics
+/// With layers or masks of other sizes.
+pub fn block(x: Tensor<3>, layers: BlockLayers, drops: Option<[Tensor<3>; 2]>) -> Tensor<3> {
+    let [b, _, d] = x.dims();
+    let sizes = |products: [&Linear; 2]| products.map(|layer| layer.weight.dims());
+    let hidden = layers.perceptron[1].weight.dims()[0];
+    assert!(d.is_multiple_of(layers.heads), "heads share the width");
+    assert_eq!(
+        (sizes(layers.attention), sizes(layers.perceptron)),
+        ([[d, 3 * d], [d, d]], [[d, hidden], [hidden, d]]),
+        "products of other sizes"
+    );
+    assert!(layers.norms.iter().all(|norm| norm.gamma.dims() == [d]), "norms of another width");
+    assert!(drops.iter().flatten().all(|mask| mask.dims() == [b, 1, 1]), "masks of other faces");
+    let pair = |weight: DispatchTensor, bias: &Option<Param<Tensor<1>>>| Layer {
+        weight,
+        bias: bias.as_ref().expect("every layer has a bias").val().into_dispatch(),
+    };
+    let [norm1, norm2] = layers.norms.map(|norm| pair(norm.gamma.val().into_dispatch(), &norm.beta));
+    let linear = |layer: &Linear| pair(layer.weight.val().into_dispatch(), &layer.bias);
+    let ([qkv, proj], [fc1, fc2]) = (layers.attention.map(linear), layers.perceptron.map(linear));
+    let paths = match drops.map(|masks| masks.map(Tensor::into_dispatch)) {
+        Some([attention, perceptron]) => Paths::Masked { attention, perceptron },
+        None => Paths::Whole,
+    };
+    let BlockLayers { heads, relu, epsilon, .. } = layers;
+    let block = Block::<Dispatch> { norm1, qkv, proj, norm2, fc1, fc2, paths, heads, relu, epsilon };
+    Tensor::from_dispatch(<Dispatch as Layers>::block(x.into_dispatch(), block))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::read_values;
     use burn::backend::Flex;
-    use burn::module::Param;
     use burn::nn::{LayerNormConfig, LinearConfig};
     use burn::tensor::activation::{relu, softmax};
 
