@@ -10,10 +10,11 @@ use moue::engine::adapters::{Api, adapters};
 use moue::engine::device::open;
 use moue::engine::read_values;
 use moue::kernels::gpu::{Gpu, GpuError, Operand};
+use moue::kernels::product::{self, Way};
 use moue::kernels::reference;
 use moue::kernels::reference::patch_gather::Rows;
 use moue::kernels::reference::patch_pixels::Patches;
-use moue::kernels::{gather_rows, hog_cells, hog_tokens, patch_pixels, scatter_rows, upload_index, upload_pixels};
+use moue::kernels::{gather_rows, hog_cells, hog_tokens, layer_norm, patch_pixels, scatter_rows, softmax, upload_index, upload_pixels};
 use moue::selftest::{Golden, largest_difference};
 use std::path::Path;
 use std::process::Command;
@@ -47,6 +48,15 @@ fn selftest_passes_on_vulkan_and_the_cpu() {
             table.contains("checks passed")
                 && table.lines().nth(1).is_some_and(|l| l.contains(if device == "cpu" { "cpu" } else { "Vulkan" }))
         );
+    }
+}
+
+/// Of the product on cooperative matrices, which few devices have, everything but the matrices themselves: tiles, edges, parts, heads.
+#[test]
+fn products_are_right() {
+    let Some(gpu) = own_device(|limits| limits) else { return };
+    for way in [Way::Plain { halves: false }, Way::Plain { halves: true }, Way::Emulated] {
+        assert!(product::works(&gpu, way).unwrap(), "{way:?}");
     }
 }
 
@@ -161,17 +171,22 @@ fn tensors_that_do_not_fit_are_refused() {
     }
 }
 
-/// A device of its own with no more than WebGPU's default limits.
-fn default_limits() -> Option<Gpu> {
+/// A device of its own with limits by the caller's choice.
+fn own_device(limits: impl Fn(wgpu::Limits) -> wgpu::Limits) -> Option<Gpu> {
     vulkan()?;
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: wgpu::Backends::VULKAN,
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
     let adapter = cubecl::future::block_on(instance.enumerate_adapters(wgpu::Backends::VULKAN)).into_iter().next().unwrap();
-    let descriptor = wgpu::DeviceDescriptor { required_limits: wgpu::Limits::defaults(), ..Default::default() };
+    let descriptor = wgpu::DeviceDescriptor { required_limits: limits(adapter.limits()), ..Default::default() };
     let (device, queue) = cubecl::future::block_on(adapter.request_device(&descriptor)).unwrap();
     Some(Gpu::new(device, queue))
+}
+
+/// No more than WebGPU's default limits.
+fn default_limits() -> Option<Gpu> {
+    own_device(|_| wgpu::Limits::defaults())
 }
 
 fn buffer(gpu: &Gpu, contents: &[u8], per_sample: u64) -> Operand {
@@ -213,6 +228,66 @@ fn a_batch_over_the_largest_binding_is_split() {
     let list = buffer(&gpu, &[0; 20], 20);
     let error = moue::kernels::patch_gather::gather(&gpu, &one, rows.width, [source, list, result]).unwrap_err();
     assert!(matches!(error, GpuError::TooLarge { kernel: "patch_gather", bytes, limit } if bytes == 3 * per_sample && limit < bytes));
+}
+
+/// The same for kernels over rows: the last workgroup's rows are not whole, and every buffer begins in the middle of another.
+#[test]
+fn rows_over_the_largest_binding_are_split() {
+    let Some(gpu) = default_limits() else { return };
+    let (count, width) = (35_001, 1_024);
+    assert!(4 * count * width > gpu.device().limits().max_storage_buffer_binding_size as usize);
+    let values = |n: usize, salt: u32| -> Vec<f32> {
+        (0..n as u32).map(|i| ((i + salt).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
+    };
+    let bytes = |v: &[f32]| v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let floats = |bytes: Vec<u8>| -> Vec<f32> { bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect() };
+    // So many values lie before and behind.
+    let (before, behind) = (67, 5);
+    let placed = |v: &[f32], per_sample: u64| {
+        let whole = [vec![f32::NAN; before], v.to_vec(), vec![f32::NAN; behind]].concat();
+        Operand { offset: 4 * before as u64, size: 4 * v.len() as u64, ..buffer(&gpu, &bytes(&whole), per_sample) }
+    };
+    let whole = |operand: &Operand| floats(read(&gpu, &Operand { offset: 0, size: operand.buffer.size(), ..operand.clone() }));
+    let inside = |operand: &Operand| {
+        let all = whole(operand);
+        assert!(all[..before].iter().chain(&all[all.len() - behind..]).all(|v| v.is_nan()), "written outside");
+        all[before..all.len() - behind].to_vec()
+    };
+    let close = |what: &str, ours: &[f32], exact: &[f32]| {
+        let largest = exact.iter().fold(1e-3f32, |most, v| most.max(v.abs()));
+        let error = largest_difference(ours, exact) / f64::from(largest);
+        assert!(error <= 1e-5, "{what}: {error}");
+    };
+
+    let rows = layer_norm::Rows::of(count, width, 1e-6).unwrap();
+    let [x, gradient] = [1, 2].map(|salt| values(count * width, salt));
+    let [gamma, beta] = [3, 4].map(|salt| values(width, salt));
+    let sizes = rows.norm_sizes();
+    let out = placed(&vec![f32::NAN; count * width], sizes[3]);
+    layer_norm::norm(&gpu, &rows, [placed(&x, sizes[0]), placed(&gamma, 0), placed(&beta, 0), out.clone()]).unwrap();
+    close("norm", &inside(&out), &reference::layer_norm::norm(&x, &gamma, &beta, 1e-6));
+    drop(out);
+
+    let sizes = rows.gradient_sizes();
+    let exact = reference::layer_norm::gradients(&x, &gamma, &gradient, 1e-6);
+    let [x, gradient] = [placed(&x, sizes[0]), placed(&gradient, sizes[2])];
+    let of_x = placed(&vec![f32::NAN; count * width], sizes[3]);
+    let chunks = placed(&vec![f32::NAN; rows.chunks() * 2 * width], sizes[4]);
+    let [of_gamma, of_beta] = [(); 2].map(|()| placed(&vec![f32::NAN; width], 0));
+    layer_norm::gradients(&gpu, &rows, [x, placed(&gamma, 0), gradient, of_x.clone(), chunks.clone()]).unwrap();
+    inside(&chunks);
+    let summed = Operand { per_sample: 0, ..chunks };
+    layer_norm::sums(&gpu, &rows, [summed, of_gamma.clone(), of_beta.clone()]).unwrap();
+    for (what, (ours, exact)) in ["x", "gamma", "beta"].iter().zip([of_x, of_gamma, of_beta].iter().zip(&exact)) {
+        close(what, &inside(ours), exact);
+    }
+
+    let (columns, scale) = (1_001, 3.0);
+    let rows = softmax::Rows::of(count, width, columns, scale, false).unwrap();
+    let scores = values(count * width, 5);
+    let made = placed(&vec![f32::NAN; count * width], rows.forward_sizes()[1]);
+    softmax::forward(&gpu, &rows, [placed(&scores, rows.forward_sizes()[0]), made.clone()]).unwrap();
+    close("softmax", &inside(&made), &reference::softmax::softmax(&scores, width, columns, scale));
 }
 
 /// Names of what a shader lacks in a tree.

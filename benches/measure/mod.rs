@@ -2,6 +2,9 @@
 //!
 //! Arguments after `--`: `--device auto|cpu|vulkan|...`, `--batch N`, `--side N`, `--rounds N`, `--json FILE`.
 
+// Each bench uses its own part of this.
+#![allow(dead_code)]
+
 use burn::prelude::Device;
 use moue::engine::device::{OpenDevice, open};
 use moue::engine::read_values;

@@ -117,7 +117,7 @@ choice!(
 choice!(
     /// Which of burn's kernels a GPU computes with.
     Kernels {
-        /// Fixed on a software driver, else timed.
+        /// Fixed.
         Auto,
         /// The same ones in each process.
         Fixed,

@@ -340,10 +340,10 @@ settings! {
         /// the backward pass (activation checkpointing): the same gradients with a fraction of the memory, for about a third more time. The
         /// query decoder and resnet18 keep everything. [C: off]
         recompute: bool = false,
-        /// Which of burn's kernels a GPU trains with. timed: the fastest, by trials in each process; last digits may differ from one run
-        /// to the next. fixed: the first that works in burn's order of preference, slower and the same in each process (but for
-        /// convolutions). auto: fixed on a software driver, else timed. A CPU has nothing to choose; what only reads a run (evaluate, predict,
-        /// compare) takes auto. [C]
+        /// How a GPU comes to burn's kernels, where moue has none of its own. fixed: the first that works in burn's order of preference, the
+        /// same in each process (but for convolutions). timed: the fastest, by trials in each process, which may take minutes; last digits may
+        /// differ from one run to the next. auto: fixed. A CPU has nothing to choose; what only reads a run (evaluate, predict, compare)
+        /// takes auto. [C]
         kernels: Kernels = Kernels::Auto,
     }
 }

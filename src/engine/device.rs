@@ -8,6 +8,7 @@ use super::tuning::Kernels;
 use super::wgsl_server;
 use crate::config::{self, DeviceChoice};
 use crate::failure::{expect_panics, survive};
+use crate::kernels::gpu;
 use crate::usage;
 use anyhow::{Context, Result, bail};
 use burn::prelude::Device;
@@ -195,13 +196,17 @@ static OPENED: Mutex<Vec<(WgpuDevice, Compiler, Kernels, WgpuSetup)>> = Mutex::n
 fn open_adapter(adapters: &[AdapterInfo], picked: usize, compiler: Compiler, kernels: config::Kernels, why: String) -> Result<OpenDevice> {
     let adapter = &adapters[picked];
     let is_hardware = adapter.kind != Kind::Cpu;
-    let kernels = Kernels::of(kernels, is_hardware);
+    let kernels = Kernels::of(kernels);
     let (device, setup) = set_up(adapters, adapter, compiler, kernels)
         .with_context(|| format!("cannot open {} ({}); --device cpu does without it", adapter.place(), adapter.name))?;
     let mut description = serde_json::to_value(adapter)?;
     description["compiler"] = serde_json::to_value(compiler)?;
     description["backend"] = format!("wgpu, {compiler}").into();
     description["kernels"] = serde_json::to_value(kernels)?;
+    // By whom matrices are multiplied.
+    let gpu = gpu::shared(&device);
+    let products = |halves| gpu.as_ref().and_then(|gpu| gpu.products(halves)).map_or("burn".into(), |way| way.to_string());
+    description["products"] = json!({"f32": products(false), "f16": products(true)});
     Ok(OpenDevice {
         device: device.into(),
         name: adapter.name.clone(),
@@ -236,7 +241,7 @@ fn set_up(adapters: &[AdapterInfo], adapter: &AdapterInfo, compiler: Compiler, k
         bail!("burn opened {} instead: the drivers list their adapters differently each time", got.name);
     }
     kernels.apply(&device, adapter.kind != Kind::Cpu)?;
-    crate::kernels::gpu::share(&device, &setup);
+    gpu::share(&device, &setup);
     opened.push((device.clone(), compiler, kernels, setup.clone()));
     Ok((device, setup))
 }

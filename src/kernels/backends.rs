@@ -133,7 +133,7 @@ impl Kernels for Flex {
 }
 
 /// The wgpu device under a tensor, if our shaders can run on it.
-fn gpu_of(x: &CubeTensor) -> Option<Arc<Gpu>> {
+pub(super) fn gpu_of(x: &CubeTensor) -> Option<Arc<Gpu>> {
     match &x.device {
         cubecl::Device::Wgpu(device) => gpu::shared(device),
         _ => None,
@@ -141,7 +141,7 @@ fn gpu_of(x: &CubeTensor) -> Option<Arc<Gpu>> {
 }
 
 /// A new tensor without gaps.
-fn allocate(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
+pub(super) fn allocate(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
     let handle = like.client.empty(shape.num_elements() * dtype.size());
     CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, handle, dtype)
 }
@@ -151,7 +151,7 @@ fn allocate(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
 /// # Panics
 /// If the device is lost or out of memory, as every operation of burn does; if one sample alone is larger than a binding may be, or the
 /// driver refuses the shader.
-fn on_buffers<const N: usize>(tensors: [(&CubeTensor, u64); N], launch: impl FnOnce([Operand; N]) -> Result<(), GpuError>) {
+pub(super) fn on_buffers<const N: usize>(tensors: [(&CubeTensor, u64); N], launch: impl FnOnce([Operand; N]) -> Result<(), GpuError>) {
     let run = || {
         let client = &tensors[0].0.client;
         let mut held = Vec::with_capacity(N);

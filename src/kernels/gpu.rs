@@ -1,5 +1,5 @@
 //! Runs our WGSL on the wgpu device and queue that burn uses: compiles and keeps pipelines, binds buffers, cuts a batch that is larger than
-//! one binding may be, and dispatches. Knows no tensor and no single kernel.
+//! one binding may be, and dispatches. Knows no tensor, and of single kernels only which of the products a device gets right.
 //!
 //! Our shaders do not go through cubecl, which takes WGSL only where its own compiler is WGSL. They are ordinary compute pipelines on the
 //! same queue, so they keep their order with burn's work, whatever compiler burn chose.
@@ -7,15 +7,16 @@
 //! Every storage binding is `read_write`: burn hands out pieces of large buffers, two operands may be pieces of the same one, and wgpu
 //! allows that within a dispatch only if both are bound in the same way.
 
+use super::product::{self, Way};
 use cubecl::wgpu::{WgpuDevice, WgpuSetup};
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use wgpu::util::{BufferInitDescriptor, DeviceExt};
 
-/// Buffers that a kernel may bind, the length of `base` in every shader's `Params`.
-pub const MAX_BUFFERS: usize = 4;
+/// Buffers whose beginnings stand in `base` of every shader's `Params`; those of further ones stand behind `groups_x`.
+pub const BASES: usize = 4;
 
 /// An entry point of a shader.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct Kernel {
     pub entry: &'static str,
     /// Storage buffers, at bindings 1 and up; binding 0 is the uniform `Params`.
     pub buffers: usize,
+    /// Whether it goes without wgpu's bounds checks: no index comes from a tensor, and sizes are checked on the host.
+    pub checks_itself: bool,
 }
 
 /// Values of a shader's `override` constants, by name.
@@ -39,7 +42,7 @@ pub struct Operand {
     pub offset: u64,
     /// Bytes of data.
     pub size: u64,
-    /// Bytes that belong to one sample; 0 where all samples share the whole.
+    /// Bytes that belong to one sample, of which the last may have fewer; 0 where all samples share the whole.
     pub per_sample: u64,
 }
 
@@ -51,7 +54,7 @@ pub struct Launch<'a> {
     pub samples: usize,
     /// Workgroups for each sample.
     pub groups: usize,
-    /// What `Params` holds after `base`, `groups` and `groups_x`.
+    /// What `Params` holds after `base`, `groups`, `groups_x` and the beginnings of more than [`BASES`] buffers.
     pub params: &'a [u32],
 }
 
@@ -85,16 +88,68 @@ struct Pipeline {
     layout: wgpu::BindGroupLayout,
 }
 
+/// File and entry point of a shader, and its constants.
+type PipelineKey = (&'static str, &'static str, Constants);
+
 /// A wgpu device with the pipelines made on it so far.
 pub struct Gpu {
     device: wgpu::Device,
     queue: wgpu::Queue,
-    pipelines: Mutex<HashMap<(&'static str, Constants), Arc<Pipeline>>>,
+    pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
+    /// By their words: launches are much the same from step to step, and a new buffer for each costs more than the launch.
+    params: Mutex<HashMap<Vec<u32>, wgpu::Buffer>>,
+    /// How products of f32 and of f16 are computed, where they come out right.
+    single: Option<Way>,
+    halves: Option<Way>,
 }
+
+/// Buffers of parameters that are kept.
+const MOST_PARAMS: usize = 4096;
 
 impl Gpu {
     pub fn new(device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        Self { device, queue, pipelines: Mutex::default() }
+        Self { device, queue, pipelines: Mutex::default(), params: Mutex::default(), single: None, halves: None }
+    }
+
+    /// With products in the best way that the device has and gets right.
+    fn of(setup: &WgpuSetup) -> Self {
+        let mut this = Self::new(setup.device.clone(), setup.queue.clone());
+        let ways = product::ways(&this.device, &setup.adapter);
+        let [single, halves] = ways.map(|ways| ways.into_iter().find(|way| product::works(&this, *way).unwrap_or(false)));
+        (this.single, this.halves) = (single, halves);
+        this
+    }
+
+    /// How this device multiplies matrices of f32, or of f16 where `halves`; none where our kernels do not.
+    pub fn products(&self, halves: bool) -> Option<Way> {
+        if halves { self.halves } else { self.single }
+    }
+
+    /// Bytes that a kernel may bind at once.
+    pub fn largest_binding(&self) -> u64 {
+        let bounds = Bounds::of(&self.device.limits());
+        bounds.binding.saturating_sub(bounds.alignment + 4)
+    }
+
+    /// Values of a buffer that can be copied from, once all that has been submitted is done.
+    pub fn read(&self, buffer: &wgpu::Buffer) -> Result<Vec<f32>, GpuError> {
+        let told = |e: &dyn fmt::Display| GpuError::Buffer { reason: e.to_string() };
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let copy = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read"),
+            size: buffer.size(),
+            usage,
+            mapped_at_creation: false,
+        });
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("read") });
+        encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, buffer.size());
+        self.queue.submit([encoder.finish()]);
+        let (tell, heard) = mpsc::channel();
+        copy.map_async(wgpu::MapMode::Read, .., move |result| drop(tell.send(result)));
+        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| told(&e))?;
+        heard.recv().map_err(|e| told(&e))?.map_err(|e| told(&e))?;
+        let view = copy.get_mapped_range(..).map_err(|e| told(&e))?;
+        Ok(bytemuck::pod_collect_to_vec(&view))
     }
 
     pub fn device(&self) -> &wgpu::Device {
@@ -129,16 +184,13 @@ impl Gpu {
 
     fn bind(&self, layout: &wgpu::BindGroupLayout, launch: &Launch, part: &Range<usize>, bounds: &Bounds) -> wgpu::BindGroup {
         let windows: Vec<Window> = launch.operands.iter().map(|o| Window::of(o, part, bounds.alignment)).collect();
-        let mut words = [0u32; MAX_BUFFERS].to_vec();
+        let mut words = [0u32; BASES].to_vec();
         words.iter_mut().zip(&windows).for_each(|(base, w)| *base = w.base as u32);
         words.extend([(part.len() * launch.groups) as u32, bounds.dispatch(launch, part)[0]]);
+        words.extend(windows.iter().skip(BASES).map(|w| w.base as u32));
         words.extend(launch.params);
         words.resize(words.len().next_multiple_of(4), 0);
-        let params = self.device.create_buffer_init(&BufferInitDescriptor {
-            label: Some(launch.kernel.entry),
-            contents: bytemuck::cast_slice(&words),
-            usage: wgpu::BufferUsages::UNIFORM,
-        });
+        let params = self.params(words);
         let storage = launch.operands.iter().zip(&windows).map(|(operand, w)| wgpu::BufferBinding {
             buffer: &operand.buffer,
             offset: w.start,
@@ -149,9 +201,24 @@ impl Gpu {
         self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(launch.kernel.entry), layout, entries: &entries })
     }
 
+    fn params(&self, words: Vec<u32>) -> wgpu::Buffer {
+        let mut params = self.params.lock().unwrap_or_else(PoisonError::into_inner);
+        if params.len() >= MOST_PARAMS {
+            params.clear();
+        }
+        let create = |words: &Vec<u32>| {
+            self.device.create_buffer_init(&BufferInitDescriptor {
+                label: Some("params"),
+                contents: bytemuck::cast_slice(words),
+                usage: wgpu::BufferUsages::UNIFORM,
+            })
+        };
+        params.entry(words).or_insert_with_key(create).clone()
+    }
+
     fn pipeline(&self, kernel: &'static Kernel, constants: &Constants) -> Result<Arc<Pipeline>, GpuError> {
         let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (kernel.entry, constants.clone());
+        let key = (kernel.name, kernel.entry, constants.clone());
         if let Some(known) = pipelines.get(&key) {
             return Ok(known.clone());
         }
@@ -169,10 +236,16 @@ impl Gpu {
 
     fn compile(&self, kernel: &Kernel, constants: &Constants) -> Pipeline {
         let label = Some(kernel.entry);
-        // With its bounds checks: an index from a tensor may be anything.
-        let module = self
-            .device
-            .create_shader_module(wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl(kernel.source.into()) });
+        let descriptor = wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl(kernel.source.into()) };
+        let module = if kernel.checks_itself {
+            #[expect(unsafe_code, reason = "checks of every access cost a tenth of the speed")]
+            // SAFETY: the kernel reads and writes only what its sizes say, and the host checks these against its operands.
+            unsafe {
+                self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
+            }
+        } else {
+            self.device.create_shader_module(descriptor)
+        };
         let entries: Vec<_> = (0..=kernel.buffers as u32)
             .map(|binding| wgpu::BindGroupLayoutEntry {
                 binding,
@@ -263,8 +336,11 @@ struct Window {
 
 impl Window {
     fn of(operand: &Operand, part: &Range<usize>, alignment: u64) -> Self {
-        let begin = operand.offset + part.start as u64 * operand.per_sample;
-        let length = if operand.per_sample == 0 { operand.size } else { part.len() as u64 * operand.per_sample };
+        let skipped = part.start as u64 * operand.per_sample;
+        let begin = operand.offset + skipped;
+        let left = operand.size.saturating_sub(skipped);
+        // Not beyond the data: a shader may take the binding's length for the end of a last sample that is not whole.
+        let length = if operand.per_sample == 0 { left } else { left.min(part.len() as u64 * operand.per_sample) };
         let start = begin - begin % alignment;
         let base = begin - start;
         let size = (base + length).next_multiple_of(4).max(4).min(operand.buffer.size() - start);
@@ -278,7 +354,7 @@ static SHARED: Mutex<Vec<(WgpuDevice, Arc<Gpu>)>> = Mutex::new(Vec::new());
 pub fn share(device: &WgpuDevice, setup: &WgpuSetup) {
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
     if shared.iter().all(|(known, _)| known != device) {
-        shared.push((device.clone(), Arc::new(Gpu::new(setup.device.clone(), setup.queue.clone()))));
+        shared.push((device.clone(), Arc::new(Gpu::of(setup))));
     }
 }
 

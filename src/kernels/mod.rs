@@ -1,4 +1,5 @@
-//! Computations written for moue: what pretraining predicts (HOG) and which patches the encoder sees.
+//! Computations written for moue: what pretraining predicts (HOG), which patches the encoder sees, and what a transformer's time goes into on
+//! a GPU (products of matrices, layer norm, softmax, sums).
 //!
 //! ```text
 //!                        shaders/NAME.wgsl      NAME.rs (bindings, dispatch) -> gpu (pipelines, binding limits)
@@ -10,16 +11,21 @@
 //! burn's backends through an extension, [`Kernels`], so they work inside fusion and autodiff. Gathering rows serves encoders that see
 //! visible patches only (MAE, masks in finetuning).
 //!
-//! [`layers`] holds the transformer's ordinary layers as one operation each, for the CPU.
+//! [`layers`] holds the transformer's ordinary layers as one operation each: over slices on the CPU, by the kernels `product`, `layer_norm`,
+//! `softmax` and `column_sums` on a GPU.
 
 pub mod reference;
 
 #[cfg(feature = "train")]
 mod backends;
 #[cfg(feature = "train")]
+pub mod column_sums;
+#[cfg(feature = "train")]
 pub mod gpu;
 #[cfg(feature = "train")]
 pub mod hog;
+#[cfg(feature = "train")]
+pub mod layer_norm;
 #[cfg(feature = "train")]
 pub mod layers;
 #[cfg(feature = "train")]
@@ -28,6 +34,12 @@ pub mod operations;
 pub mod patch_gather;
 #[cfg(feature = "train")]
 pub mod patch_pixels;
+#[cfg(feature = "train")]
+pub mod product;
+#[cfg(feature = "train")]
+pub mod softmax;
+#[cfg(feature = "train")]
+mod teams;
 #[cfg(feature = "train")]
 mod tensors;
 #[cfg(feature = "train")]

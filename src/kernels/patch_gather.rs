@@ -7,9 +7,9 @@ use super::reference::patch_gather::Rows;
 const SOURCE: &str = include_str!("../../shaders/patch_gather.wgsl");
 
 /// Source `[B, N, D]`, index `[B, K]`, result `[B, K, D]`.
-pub static GATHER: Kernel = Kernel { name: "patch_gather", source: SOURCE, entry: "gather", buffers: 3 };
+pub static GATHER: Kernel = Kernel { name: "patch_gather", source: SOURCE, entry: "gather", buffers: 3, checks_itself: false };
 /// Source `[B, K, D]`, index `[B, K]`, result `[B, N, D]`.
-pub static SCATTER: Kernel = Kernel { name: "patch_gather", source: SOURCE, entry: "scatter", buffers: 3 };
+pub static SCATTER: Kernel = Kernel { name: "patch_gather", source: SOURCE, entry: "scatter", buffers: 3, checks_itself: false };
 
 /// Rows that one workgroup of a scatter makes, as in the shader.
 const BLOCK: usize = 8;

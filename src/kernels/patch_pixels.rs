@@ -5,8 +5,13 @@ use super::gpu::{Constants, Gpu, GpuError, Kernel, Launch, Operand};
 use super::reference::patch_pixels::Patches;
 
 /// Pixels `[B, H, W, C]` as bytes, scales `[B, 2, C]`, index `[B, K]`, result `[B, K, P * P * C]`.
-pub static PATCH_PIXELS: Kernel =
-    Kernel { name: "patch_pixels", source: include_str!("../../shaders/patch_pixels.wgsl"), entry: "patch_pixels", buffers: 4 };
+pub static PATCH_PIXELS: Kernel = Kernel {
+    name: "patch_pixels",
+    source: include_str!("../../shaders/patch_pixels.wgsl"),
+    entry: "patch_pixels",
+    buffers: 4,
+    checks_itself: false,
+};
 
 /// The shader's constants for a geometry.
 pub fn constants(patches: &Patches) -> Constants {

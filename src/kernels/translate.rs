@@ -4,11 +4,13 @@
 use super::gpu::{Constants, Kernel};
 use super::reference::hog::Layout;
 use super::reference::patch_pixels::Patches;
-use super::{hog, patch_gather, patch_pixels};
+use super::teams::Team;
+use super::{column_sums, hog, layer_norm, patch_gather, patch_pixels, product, softmax};
 use naga::back::{glsl, hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::proc::{BoundsCheckPolicies, Layouter};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, ShaderStage};
+use std::collections::HashSet;
 
 /// An entry point with values for its constants.
 #[derive(Debug)]
@@ -48,6 +50,19 @@ pub fn variants() -> Vec<Variant> {
     for (channels, side) in [1, 3].into_iter().flat_map(|c| [1, 4, 8, 16, 17].map(|s| (c, s))) {
         let patches = Patches { width: 224, height: 224, channels, side };
         all.push(Variant { kernel: &patch_pixels::PATCH_PIXELS, constants: patch_pixels::constants(&patches) });
+    }
+    for team in Team::all() {
+        let norms = [&layer_norm::NORM, &layer_norm::GRADIENTS];
+        all.extend(norms.map(|kernel| Variant { kernel, constants: team.constants() }));
+        for halves in [false, true] {
+            let both = [&softmax::SOFTMAX, &softmax::GRADIENT];
+            all.extend(both.map(|kernel| Variant { kernel, constants: softmax::constants(team, halves) }));
+        }
+    }
+    all.push(Variant { kernel: &layer_norm::SUMS, constants: Constants::new() });
+    all.push(Variant { kernel: &column_sums::COLUMN_SUMS, constants: Constants::new() });
+    for way in [false, true].map(|halves| product::Way::Plain { halves }) {
+        all.extend(product::ARRANGEMENTS.map(|turned| Variant { kernel: &product::PLAIN, constants: way.constants(turned) }));
     }
     all
 }
@@ -90,11 +105,15 @@ impl Variant {
         Ok(Translated { spirv_words: spirv.len(), msl, hlsl, glsl, workgroup_bytes })
     }
 
-    /// WebGPU's default limits: what every adapter grants.
+    /// WebGPU's default limits, which every adapter grants; for products, which burn's operations do where a device has less, what GPUs have.
     fn check_limits(&self, module: &naga::Module) -> Result<u32, String> {
         let demands = Demands::of(module, self.kernel.entry)?;
-        if let Some(short) = demands.beyond(&wgpu::Limits::defaults()).first() {
-            return Err(format!("shaders/{}.wgsl: {} {}, WebGPU grants {}", self.kernel.name, short.have, short.what, short.most));
+        let mut limits = wgpu::Limits::defaults();
+        if self.kernel.name == product::PLAIN.name {
+            limits.max_compute_workgroup_storage_size = product::PLAIN_BYTES;
+        }
+        if let Some(short) = demands.beyond(&limits).first() {
+            return Err(format!("shaders/{}.wgsl: {} {}, granted are {}", self.kernel.name, short.have, short.what, short.most));
         }
         let Demands { workgroup_bytes, buffers, threads } = demands;
         if buffers as usize != self.kernel.buffers || threads == 0 {
@@ -129,28 +148,40 @@ impl Demands {
         let in_space = |wanted: fn(AddressSpace) -> bool| module.global_variables.iter().filter(move |(_, v)| wanted(v.space));
         Ok(Self {
             workgroup_bytes: in_space(|s| s == AddressSpace::WorkGroup).map(|(_, v)| layouter[v.ty].size).sum(),
-            buffers: in_space(|s| matches!(s, AddressSpace::Storage { .. })).count() as u32,
+            // Entry points of one shader may have different buffers at the same binding.
+            buffers: in_space(|s| matches!(s, AddressSpace::Storage { .. })).filter_map(|(_, v)| v.binding).collect::<HashSet<_>>().len()
+                as u32,
             threads: module.entry_points.iter().find(|e| e.name == entry).map_or(0, |e| e.workgroup_size.iter().product()),
         })
     }
 
-    /// The most that any of our kernels asks, whatever its constants: none of them sizes memory or workgroups.
+    /// The most that any of our kernels asks, whatever its constants: none of them sizes memory or workgroups. Products are left out: where a
+    /// device has too little for them, burn's operations do.
     ///
     /// # Errors
     /// A shader that does not parse.
     pub fn of_all() -> Result<Self, String> {
-        [&hog::HOG, &patch_gather::GATHER, &patch_gather::SCATTER, &patch_pixels::PATCH_PIXELS].into_iter().try_fold(
-            Self::default(),
-            |most, kernel| {
-                let module = naga::front::wgsl::parse_str(kernel.source).map_err(|e| e.emit_to_string(kernel.source))?;
-                let one = Self::of(&module, kernel.entry)?;
-                Ok(Self {
-                    workgroup_bytes: most.workgroup_bytes.max(one.workgroup_bytes),
-                    buffers: most.buffers.max(one.buffers),
-                    threads: most.threads.max(one.threads),
-                })
-            },
-        )
+        let kernels = [
+            &column_sums::COLUMN_SUMS,
+            &hog::HOG,
+            &layer_norm::NORM,
+            &layer_norm::GRADIENTS,
+            &layer_norm::SUMS,
+            &patch_gather::GATHER,
+            &patch_gather::SCATTER,
+            &patch_pixels::PATCH_PIXELS,
+            &softmax::SOFTMAX,
+            &softmax::GRADIENT,
+        ];
+        kernels.into_iter().try_fold(Self::default(), |most, kernel| {
+            let module = naga::front::wgsl::parse_str(kernel.source).map_err(|e| e.emit_to_string(kernel.source))?;
+            let one = Self::of(&module, kernel.entry)?;
+            Ok(Self {
+                workgroup_bytes: most.workgroup_bytes.max(one.workgroup_bytes),
+                buffers: most.buffers.max(one.buffers),
+                threads: most.threads.max(one.threads),
+            })
+        })
     }
 
     /// What of them a device does not grant.
@@ -168,6 +199,30 @@ impl Demands {
 mod tests {
     use super::*;
 
+    /// The one kernel that needs features, and is used where they are.
+    #[test]
+    fn products_on_cooperative_matrices_become_spirv() {
+        let kernel = &product::MATRICES;
+        let module = naga::front::wgsl::parse_str(kernel.source).unwrap();
+        let capabilities = Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX;
+        let validate = |module: &naga::Module| Validator::new(ValidationFlags::all(), capabilities).validate(module).unwrap();
+        for turned in product::ARRANGEMENTS {
+            let constants = product::Way::Matrices.constants(turned);
+            let constants = constants.iter().map(|&(name, value)| (name.to_string(), f64::from(value))).collect();
+            let info = validate(&module);
+            let stage = Some((ShaderStage::Compute, kernel.entry));
+            let (module, _) = process_overrides(&module, &info, stage, &constants).unwrap();
+            let info = validate(&module);
+            let demands = Demands::of(&module, kernel.entry).unwrap();
+            assert!(demands.workgroup_bytes <= product::WORKGROUP_BYTES && demands.buffers as usize == kernel.buffers, "{demands:?}");
+            let options = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: kernel.entry.into() };
+            let spirv =
+                spv::write_vec(&module, &info, &spv::Options { lang_version: (1, 4), ..Default::default() }, Some(&options)).unwrap();
+            // OpCooperativeMatrixMulAddKHR
+            assert!(spirv.iter().any(|word| word & 0xffff == 4459));
+        }
+    }
+
     #[test]
     fn every_variant_is_valid_everywhere() {
         for variant in variants() {
@@ -181,6 +236,7 @@ mod tests {
     #[test]
     fn what_webgpu_does_not_grant_is_told() {
         static GREEDY: Kernel = Kernel {
+            checks_itself: false,
             name: "greedy",
             entry: "main",
             buffers: 1,
@@ -189,8 +245,13 @@ mod tests {
         };
         let error = Variant { kernel: &GREEDY, constants: Vec::new() }.translate().unwrap_err();
         assert!(error.contains("20000 bytes of workgroup memory"), "{error}");
-        static WRONG: Kernel =
-            Kernel { name: "wrong", entry: "main", buffers: 0, source: "@compute @workgroup_size(1) fn main() { let x: u32 = 1.5; }" };
+        static WRONG: Kernel = Kernel {
+            name: "wrong",
+            entry: "main",
+            buffers: 0,
+            checks_itself: false,
+            source: "@compute @workgroup_size(1) fn main() { let x: u32 = 1.5; }",
+        };
         assert!(Variant { kernel: &WRONG, constants: Vec::new() }.translate().unwrap_err().contains("shaders/wrong.wgsl"));
     }
 }

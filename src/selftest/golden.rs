@@ -8,8 +8,16 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 pub struct Golden(SafeTensors<'static>);
 
 impl Golden {
+    pub fn column_sums() -> Result<Self> {
+        Self::read(include_bytes!("../../tests/golden/column_sums.safetensors"))
+    }
+
     pub fn hog() -> Result<Self> {
         Self::read(include_bytes!("../../tests/golden/hog.safetensors"))
+    }
+
+    pub fn layer_norm() -> Result<Self> {
+        Self::read(include_bytes!("../../tests/golden/layer_norm.safetensors"))
     }
 
     pub fn patch_gather() -> Result<Self> {
@@ -18,6 +26,14 @@ impl Golden {
 
     pub fn patch_pixels() -> Result<Self> {
         Self::read(include_bytes!("../../tests/golden/patch_pixels.safetensors"))
+    }
+
+    pub fn product() -> Result<Self> {
+        Self::read(include_bytes!("../../tests/golden/product.safetensors"))
+    }
+
+    pub fn softmax() -> Result<Self> {
+        Self::read(include_bytes!("../../tests/golden/softmax.safetensors"))
     }
 
     fn read(bytes: &'static [u8]) -> Result<Self> {

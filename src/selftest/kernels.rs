@@ -25,7 +25,7 @@ pub fn translation(_: &Device) -> Result<Finding> {
     Ok(Finding::new(0.0, 0.0))
 }
 
-fn floats<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Tensor<D> {
+pub(super) fn floats<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
@@ -34,7 +34,7 @@ fn noise(name: &str, n: usize) -> Vec<u8> {
     (0..n).map(|_| rng.random()).collect()
 }
 
-fn normals(name: &str, n: usize) -> Vec<f32> {
+pub(super) fn normals(name: &str, n: usize) -> Vec<f32> {
     let mut rng = Streams::new(0).at(name, &[n as u64]);
     (0..n).map(|_| normal(&mut rng)).collect()
 }

@@ -6,6 +6,8 @@
 
 mod golden;
 mod kernels;
+mod products;
+mod rows;
 mod step;
 
 use crate::engine::read_values;
@@ -64,6 +66,25 @@ const CHECKS: &[(&str, Check)] = &[
     ("patch_gather: scatter, ulps to the CPU twin", kernels::scatter_twin),
     ("patch_gather: gradient, finite differences", kernels::gather_gradient),
     ("patch_gather: scatter gradient, finite differences", kernels::scatter_gradient),
+    ("layer_norm: golden vectors, with gradients", rows::norm_golden),
+    ("layer_norm: forward, as the CPU in f64", rows::norm_forward),
+    ("layer_norm: gradients, as the CPU in f64", rows::norm_gradients),
+    ("softmax: golden vectors, with gradients, f32", rows::softmax_golden_f32),
+    ("softmax: golden vectors, with gradients, f16", rows::softmax_golden_f16),
+    ("softmax: f32, as the CPU in f64", rows::softmax_f32),
+    ("softmax: f16, as the CPU in f64", rows::softmax_f16),
+    ("softmax: gradient, f32, as the CPU in f64", rows::softmax_gradient_f32),
+    ("softmax: gradient, f16, as the CPU in f64", rows::softmax_gradient_f16),
+    ("layer_norm and softmax: the same bits again", rows::repeats),
+    ("product: golden vectors, f32", products::golden_f32),
+    ("product: golden vectors, f16", products::golden_f16),
+    ("product: f32, as the CPU in f64", products::large_f32),
+    ("product: f16, as the CPU in f64", products::large_f16),
+    ("attention: golden vectors, f32", products::attention_f32),
+    ("attention: golden vectors, f16", products::attention_f16),
+    ("column_sums: golden vectors", products::sums_golden),
+    ("column_sums: as the CPU in f64", products::sums),
+    ("products and sums: the same bits again", products::repeats),
     ("pretraining step, as on the CPU", step::pretraining),
     ("pretraining step on visible patches, as on the CPU", step::pretraining_visible),
     ("finetuning step, as on the CPU", step::finetuning),

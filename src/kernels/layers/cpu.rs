@@ -268,7 +268,8 @@ impl Layers for Flex {
 
     fn attention_with_weights(q: Values, k: Values, v: Values, heads: usize) -> (Values, Values) {
         if !all_f32([&q, &k, &v]) {
-            return operations::attention_with_weights::<Self>(q, k, v, heads);
+            let keys = k.shape()[1];
+            return operations::attention_with_weights::<Self>(q, k, v, heads, keys);
         }
         let s = Sizes::of(&q.shape(), &k.shape(), heads);
         let shape = q.shape();

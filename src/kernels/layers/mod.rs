@@ -3,8 +3,9 @@
 //!
 //! burn takes them as several operations, each with a tensor of its own in memory, forwards and again backwards. On the CPU, where memory
 //! is what limits these networks, that costs more than the matrix products themselves. Here a layer is one operation with a gradient
-//! written for it ([`autodiff`]): on the CPU it runs over slices ([`cpu`]), everywhere else it is made of burn's operations (the bodies
-//! of the trait), which burn fuses.
+//! written for it ([`autodiff`]): on the CPU it runs over slices ([`cpu`]), on a GPU products, attention, norms, softmax and sums are
+//! shaders of ours ([`gpu`], [`products`]), between which burn fuses what is left, and everywhere else it is made of burn's operations (the
+//! bodies of the trait).
 //!
 //! Matrix products are computed in the type of their weights: of a layer whose weight is in half precision, input and gradients are rounded
 //! to it for the products, and all that goes in and comes out is single precision nevertheless. Attention, which has no weights, is told.
@@ -12,24 +13,27 @@
 //! ```text
 //! functions below -> Layers: Autodiff -> the same, forwards and backwards, of the backend inside
 //!                            Flex, f32 -> cpu -> matrix (products), passes (rows)
+//!                            wgpu -----> gpu (norm, softmax, sums), products (linear layers, attention) -> kernels::NAME
 //!                            others ----> burn's operations
 //! ```
 
 mod autodiff;
 mod block;
 mod cpu;
+mod gpu;
 mod matrix;
 mod operations;
 mod passes;
+mod products;
 
 use block::{Block, Layer, Paths};
+use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchTensor, TensorMetadata, backend_extension};
 use burn::module::Param;
 use burn::nn::{LayerNorm, Linear};
 use burn::prelude::*;
 use burn::tensor::DType;
-use burn_wgpu::CubeBackend;
 use operations::in_type;
 
 /// The layers as part of a backend. Shapes are as the functions on tensors below say.
@@ -59,14 +63,26 @@ pub trait Layers: Backend {
         operations::affine_parameter_gradients::<Self>(x, gradient)
     }
 
+    /// A product of a linear layer, summed in single precision and of that type; shapes are as [`Product`] says.
+    #[fusion(meta = |a, b, product| TensorSpec { shape: product.shape(&a.shape, &b.shape), dtype: DType::F32 })]
+    fn product(a: FloatTensor<Self>, b: FloatTensor<Self>, product: Product) -> FloatTensor<Self> {
+        operations::product::<Self>(a, b, product)
+    }
+
+    /// Sums over all but the last dimension, `[.., D]` -> `[D]`.
+    #[fusion(dtype = x, shape = Shape::new([x[x.num_dims() - 1]]))]
+    fn column_sums(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::linear_bias_backward(x)
+    }
+
     /// x `[.., D]`, gamma and beta `[D]` -> `[.., D]`
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, beta: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self> {
         operations::norm::<Self>(x, gamma, beta, epsilon)
     }
 
     /// Gradients of x, gamma and beta, from x, gamma and the output's.
-    #[fusion(default)]
+    #[fusion(meta = |x, gamma, _gradient, _epsilon| (x.clone(), gamma.clone(), gamma.clone()))]
     fn norm_gradients(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -76,7 +92,20 @@ pub trait Layers: Backend {
         operations::norm_gradients::<Self>(x, gamma, gradient, epsilon)
     }
 
-    /// q `[B, Q, D]`, k and v `[B, K, D]` -> what is read `[B, Q, D]` and the weights `[B, H, Q, K]`, all in one type; softmax in single
+    /// Scores `[.., P]` of which the first K `columns` count -> weights `[.., P]` of the type `dtype`: softmax of `scale` times the scores,
+    /// zero in the other columns.
+    #[fusion(dtype = *dtype, shape = scores)]
+    fn softmax_of(scores: FloatTensor<Self>, columns: usize, scale: f32, dtype: DType) -> FloatTensor<Self> {
+        operations::softmax_of::<Self>(scores, columns, scale, dtype)
+    }
+
+    /// The gradient of scores in the weights' type, from weights and their gradient in f32, both `[.., P]`; zero in the columns from K on.
+    #[fusion(dtype = weights, shape = weights)]
+    fn softmax_gradient(weights: FloatTensor<Self>, gradient: FloatTensor<Self>, columns: usize, scale: f32) -> FloatTensor<Self> {
+        operations::softmax_gradient::<Self>(weights, gradient, columns, scale)
+    }
+
+    /// q `[B, Q, D]`, k and v `[B, K, D]`, all in one type -> what is read `[B, Q, D]` and the weights `[B, H, Q, K]`; softmax in single
     /// precision
     #[fusion(default)]
     fn attention_with_weights(
@@ -85,7 +114,8 @@ pub trait Layers: Backend {
         v: FloatTensor<Self>,
         heads: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        operations::attention_with_weights::<Self>(q, k, v, heads)
+        let keys = k.shape()[1];
+        operations::attention_with_weights::<Self>(q, k, v, heads, keys)
     }
 
     /// Gradients of q, k and v, from these, the weights and the gradient of what is read.
@@ -101,15 +131,16 @@ pub trait Layers: Backend {
         operations::attention_gradients::<Self>(q, k, v, weights, gradient, heads)
     }
 
-    /// q, k and v side by side, `[B, N, 3 D]` -> what is read `[B, N, D]` and the weights `[B, H, N, N]`
-    #[fusion(default)]
+    /// q, k and v side by side, `[B, N, 3 D]` -> what is read `[B, N, D]` and the weights `[B, H, N, N]`, on wgpu with more columns
+    /// ([`columns`])
+    #[fusion(meta = self_attention_meta)]
     fn self_attention_with_weights(qkv: FloatTensor<Self>, heads: usize) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let [q, k, v] = operations::thirds::<Self>(qkv);
         Self::attention_with_weights(q, k, v, heads)
     }
 
     /// The gradient of qkv, from it, the weights and the gradient of what is read.
-    #[fusion(default)]
+    #[fusion(meta = |qkv, _weights, _gradient, _heads| TensorSpec { shape: qkv.shape.clone(), dtype: DType::F32 })]
     fn self_attention_gradient(
         qkv: FloatTensor<Self>,
         weights: FloatTensor<Self>,
@@ -141,7 +172,42 @@ pub trait Layers: Backend {
     }
 }
 
-impl Layers for CubeBackend {}
+/// A product of a linear layer with weight `[K, N]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Product {
+    /// Input `[.., K]` and weight -> output `[.., N]`
+    Forward,
+    /// Gradient of the output `[.., N]` and weight -> gradient of the input `[.., K]`
+    Input,
+    /// Input `[.., K]` and gradient of the output `[.., N]` -> gradient of the weight
+    Parameters,
+}
+
+impl Product {
+    fn shape(self, a: &Shape, b: &Shape) -> Shape {
+        let last = |shape: &Shape| shape[shape.num_dims() - 1];
+        match self {
+            Self::Forward | Self::Input => {
+                let mut shape = a.clone();
+                shape[a.num_dims() - 1] = if self == Self::Forward { b[1] } else { b[0] };
+                shape
+            }
+            Self::Parameters => Shape::new([last(a), last(b)]),
+        }
+    }
+}
+
+/// Columns of attention weights over so many keys on wgpu, of which those beyond the keys are zero: what products write at least.
+fn columns(keys: usize, products: DType) -> usize {
+    keys.next_multiple_of(if products == DType::F16 { 16 } else { 4 })
+}
+
+fn self_attention_meta(qkv: &TensorSpec, heads: &usize) -> (TensorSpec, TensorSpec) {
+    let [b, n, d] = [qkv.shape[0], qkv.shape[1], qkv.shape[2] / 3];
+    let read = TensorSpec { shape: Shape::new([b, n, d]), dtype: DType::F32 };
+    let weights = TensorSpec { shape: Shape::new([b, *heads, n, columns(n, qkv.dtype)]), dtype: qkv.dtype };
+    (read, weights)
+}
 
 /// `x` `[.., K]` -> `x weight + bias` `[.., N]`.
 pub fn linear<const D: usize>(x: Tensor<D>, layer: &Linear) -> Tensor<D> {
@@ -379,10 +445,11 @@ mod tests {
         let raw = |shape: [usize; 3], salt| FloatTensor::<Flex>::from_data(TensorData::new(values(shape.iter().product(), salt), shape));
         let flat = |x: FloatTensor<Flex>| -> Vec<f32> { x.to_contiguous().as_slice::<f32>().unwrap().to_vec() };
         let [b, q, k, d, h] = [2, 4, 6, 12, 3];
+        let keys = k;
         let inputs = || (raw([b, q, d], 1), raw([b, k, d], 2), raw([b, k, d], 3));
         let (read, weights) = {
             let (q, k, v) = inputs();
-            operations::attention_with_weights::<Flex>(q, k, v, h)
+            operations::attention_with_weights::<Flex>(q, k, v, h, keys)
         };
         let (ours, our_weights) = {
             let (q, k, v) = inputs();

@@ -1,5 +1,6 @@
 //! The layers by burn's operations, generic over the backend: what runs where there is no code for slices.
 
+use super::{Layers, Product};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::prelude::Shape;
@@ -16,15 +17,11 @@ fn along_last<B: Backend>(x: FloatTensor<B>, rank: usize) -> FloatTensor<B> {
     B::float_reshape(x, Shape::from((1..=rank).map(|d| if d == rank { width } else { 1 }).collect::<Vec<_>>()))
 }
 
-pub fn affine<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, bias: FloatTensor<B>, relu: bool) -> FloatTensor<B> {
-    let (products, values) = (weight.dtype(), bias.dtype());
-    let y = if products == values {
-        B::linear(in_type::<B>(x, products), weight, Some(bias))
-    } else {
-        let y = in_type::<B>(B::linear(in_type::<B>(x, products), weight, None), values);
-        let rank = y.shape().num_dims();
-        B::float_add(y, along_last::<B>(bias, rank))
-    };
+pub fn affine<B: Layers>(x: FloatTensor<B>, weight: FloatTensor<B>, bias: FloatTensor<B>, relu: bool) -> FloatTensor<B> {
+    let x = in_type::<B>(x, weight.dtype());
+    let y = in_type::<B>(B::product(x, weight, Product::Forward), bias.dtype());
+    let rank = y.shape().num_dims();
+    let y = B::float_add(y, along_last::<B>(bias, rank));
     if relu { B::relu(y) } else { y }
 }
 
@@ -32,15 +29,24 @@ pub fn before_relu<B: Backend>(output: FloatTensor<B>, gradient: FloatTensor<B>)
     B::relu_backward(output, gradient)
 }
 
-pub fn affine_input_gradient<B: Backend>(weight: FloatTensor<B>, gradient: FloatTensor<B>) -> FloatTensor<B> {
+pub fn affine_input_gradient<B: Layers>(weight: FloatTensor<B>, gradient: FloatTensor<B>) -> FloatTensor<B> {
     let (products, values) = (weight.dtype(), gradient.dtype());
-    in_type::<B>(B::linear_x_backward(weight, in_type::<B>(gradient, products)), values)
+    in_type::<B>(B::product(in_type::<B>(gradient, products), weight, Product::Input), values)
 }
 
-pub fn affine_parameter_gradients<B: Backend>(x: FloatTensor<B>, gradient: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
+pub fn affine_parameter_gradients<B: Layers>(x: FloatTensor<B>, gradient: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
     let (products, values) = (x.dtype(), gradient.dtype());
-    let of_weight = B::linear_weight_backward(x, in_type::<B>(gradient.clone(), products));
-    (in_type::<B>(of_weight, values), B::linear_bias_backward(gradient))
+    let of_weight = B::product(x, in_type::<B>(gradient.clone(), products), Product::Parameters);
+    (in_type::<B>(of_weight, values), B::column_sums(gradient))
+}
+
+pub fn product<B: Backend>(a: FloatTensor<B>, b: FloatTensor<B>, product: Product) -> FloatTensor<B> {
+    let c = match product {
+        Product::Forward => B::linear(a, b, None),
+        Product::Input => B::linear_x_backward(b, a),
+        Product::Parameters => B::linear_weight_backward(a, b),
+    };
+    in_type::<B>(c, DType::F32)
 }
 
 pub fn norm<B: Backend>(x: FloatTensor<B>, gamma: FloatTensor<B>, beta: FloatTensor<B>, epsilon: f64) -> FloatTensor<B> {
@@ -66,20 +72,40 @@ pub fn norm_gradients<B: Backend>(
     (of_x, of_gamma, B::linear_bias_backward(gradient))
 }
 
-pub fn attention_with_weights<B: Backend>(
+pub fn softmax_of<B: Backend>(scores: FloatTensor<B>, columns: usize, scale: f32, dtype: DType) -> FloatTensor<B> {
+    let (rank, shape) = (scores.shape().num_dims(), scores.shape());
+    let scores = first::<B>(scores, rank - 1, columns);
+    let weights = in_type::<B>(B::softmax(B::float_mul_scalar(scores, scale.into()), rank - 1), dtype);
+    longer::<B>(weights, rank - 1, shape[rank - 1])
+}
+
+pub fn softmax_gradient<B: Backend>(weights: FloatTensor<B>, gradient: FloatTensor<B>, columns: usize, scale: f32) -> FloatTensor<B> {
+    let (last, dtype) = (weights.shape().num_dims() - 1, weights.dtype());
+    let width = weights.shape()[last];
+    let [weights, gradient] = [weights, gradient].map(|x| first::<B>(in_type::<B>(x, DType::F32), last, columns));
+    let mean = B::float_sum_dim(B::float_mul(gradient.clone(), weights.clone()), last);
+    let of_scores = B::float_mul(B::float_sub(gradient, mean), B::float_mul_scalar(weights, scale.into()));
+    longer::<B>(in_type::<B>(of_scores, dtype), last, width)
+}
+
+/// Weights have `columns` columns, of which those beyond the keys are zero.
+pub fn attention_with_weights<B: Layers>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
     heads: usize,
+    columns: usize,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let (scale, products) = (scale(&q.shape(), heads), q.dtype());
-    let [q, k, v] = [B::float_mul_scalar(q, scale.into()), k, v].map(|x| split::<B>(x, heads));
+    let (scale, products, keys) = (scale(&q.shape(), heads), q.dtype(), k.shape()[1]);
+    // Before the product: in half precision there may be no such scores.
+    let q = split::<B>(B::float_mul_scalar(q, scale.into()), heads);
+    let [k, v] = [k, v].map(|x| longer::<B>(split::<B>(x, heads), 2, columns));
     let scores = in_type::<B>(B::float_matmul(q, B::float_swap_dims(k, 2, 3)), DType::F32);
-    let weights = in_type::<B>(B::softmax(scores, 3), products);
+    let weights = B::softmax_of(scores, keys, 1.0, products);
     (join::<B>(B::float_matmul(weights.clone(), v)), weights)
 }
 
-pub fn attention_gradients<B: Backend>(
+pub fn attention_gradients<B: Layers>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
@@ -87,19 +113,19 @@ pub fn attention_gradients<B: Backend>(
     gradient: FloatTensor<B>,
     heads: usize,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let (scale, products) = (scale(&q.shape(), heads), q.dtype());
-    let [q, k, v, gradient] = [q, k, v, gradient].map(|x| split::<B>(x, heads));
+    let (scale, keys, columns) = (scale(&q.shape(), heads), k.shape()[1], weights.shape()[3]);
+    let [q, gradient] = [q, gradient].map(|x| split::<B>(x, heads));
+    let [k, v] = [k, v].map(|x| longer::<B>(split::<B>(x, heads), 2, columns));
     let of_v = B::float_matmul(B::float_swap_dims(weights.clone(), 2, 3), gradient.clone());
-    let [of_weights, weights] = [B::float_matmul(gradient, B::float_swap_dims(v, 2, 3)), weights].map(|x| in_type::<B>(x, DType::F32));
-    let mean = B::float_sum_dim(B::float_mul(of_weights.clone(), weights.clone()), 3);
-    let of_scores = B::float_mul(B::float_sub(of_weights, mean), B::float_mul_scalar(weights, scale.into()));
-    let of_scores = in_type::<B>(of_scores, products);
+    let of_weights = in_type::<B>(B::float_matmul(gradient, B::float_swap_dims(v, 2, 3)), DType::F32);
+    let of_scores = B::softmax_gradient(weights, of_weights, keys, scale);
     let of_q = B::float_matmul(of_scores.clone(), k);
     let of_k = B::float_matmul(B::float_swap_dims(of_scores, 2, 3), q);
+    let [of_k, of_v] = [of_k, of_v].map(|x| first::<B>(x, 2, keys));
     (join::<B>(of_q), join::<B>(of_k), join::<B>(of_v))
 }
 
-pub fn self_attention_gradient<B: Backend>(
+pub fn self_attention_gradient<B: Layers>(
     qkv: FloatTensor<B>,
     weights: FloatTensor<B>,
     gradient: FloatTensor<B>,
@@ -113,6 +139,27 @@ pub fn self_attention_gradient<B: Backend>(
 /// Of products of queries and keys.
 pub fn scale(q: &Shape, heads: usize) -> f32 {
     ((q[2] / heads) as f32).powf(-0.5)
+}
+
+/// The first `length` along a dimension.
+fn first<B: Backend>(x: FloatTensor<B>, dimension: usize, length: usize) -> FloatTensor<B> {
+    let shape = x.shape();
+    if shape[dimension] == length {
+        return x;
+    }
+    let slices: Vec<Slice> = (0..shape.num_dims()).map(|d| Slice::from(0..if d == dimension { length } else { shape[d] })).collect();
+    B::float_slice(x, &slices)
+}
+
+/// With zeros along a dimension, up to `length`.
+fn longer<B: Backend>(x: FloatTensor<B>, dimension: usize, length: usize) -> FloatTensor<B> {
+    let mut shape = x.shape();
+    if shape[dimension] == length {
+        return x;
+    }
+    shape[dimension] = length - shape[dimension];
+    let zeros = B::float_zeros(shape, &x.device(), x.dtype().into());
+    B::float_cat(vec![x, zeros], dimension)
 }
 
 /// `[B, N, D]` -> `[B, H, N, D / H]`

@@ -1,5 +1,10 @@
-//! CPU twins of the shaders, on plain slices. They define what a kernel computes; on the CPU backend they are the kernel.
+//! CPU twins of the shaders, on plain slices. They define what a kernel computes; on the CPU backend they are the kernel (but for
+//! layer norm, softmax and products, which `kernels::layers` has vectorised, and sums of columns, which burn adds up).
 
+pub mod column_sums;
 pub mod hog;
+pub mod layer_norm;
 pub mod patch_gather;
 pub mod patch_pixels;
+pub mod product;
+pub mod softmax;

@@ -1,0 +1,143 @@
+//! The layers on a GPU by our shaders: products ([`products`](super::products)), norm, softmax and sums of columns, in f32, products and
+//! weights of attention also in f16. Where a shader does not fit, burn's operations do.
+
+use super::super::backends::{allocate, gpu_of, on_buffers};
+use super::super::{column_sums as kernel, layer_norm, softmax};
+use super::products::{SelfAttention, product};
+use super::{Layers, Product, columns, operations};
+use burn::backend::TensorMetadata;
+use burn::backend::ops::{FloatTensorOps, ModuleOps};
+use burn::prelude::Shape;
+use burn::tensor::DType;
+use burn_wgpu::{CubeBackend, CubeTensor, into_contiguous};
+
+fn all_f32<const N: usize>(tensors: [&CubeTensor; N]) -> bool {
+    tensors.iter().all(|t| t.dtype() == DType::F32)
+}
+
+/// R and D of `[.., D]`, where D is not 0.
+fn sizes(x: &CubeTensor) -> Option<[usize; 2]> {
+    let shape = x.shape();
+    let width = shape[shape.num_dims() - 1];
+    Some([shape.num_elements().checked_div(width)?, width])
+}
+
+/// Checked: a tensor that is too small would be read beyond its end.
+fn norm_rows<const N: usize>(x: &CubeTensor, vectors: [&CubeTensor; N], epsilon: f64) -> Option<layer_norm::Rows> {
+    let [rows, width] = sizes(x)?;
+    assert!(vectors.iter().all(|v| v.shape().num_elements() == width), "rows of another width");
+    layer_norm::Rows::of(rows, width, epsilon)
+}
+
+fn softmax_rows(x: &CubeTensor, columns: usize, scale: f32, weights: DType) -> Option<softmax::Rows> {
+    let [rows, width] = sizes(x)?;
+    assert!((1..=width).contains(&columns), "{columns} of {width} columns");
+    softmax::Rows::of(rows, width, columns, scale, weights == DType::F16).filter(|_| matches!(weights, DType::F32 | DType::F16))
+}
+
+/// Sums of the rows of `[R, D]` in a fixed order, `[D]`.
+pub fn column_sums(x: &CubeTensor, rows: usize, width: usize) -> Option<CubeTensor> {
+    let gpu = gpu_of(x).filter(|gpu| x.dtype == DType::F32 && rows * width > 0 && (4 * rows * width) as u64 <= gpu.largest_binding())?;
+    let (mut x, mut rows) = (into_contiguous(x.clone()), rows);
+    loop {
+        let chunks = kernel::chunks(rows, width);
+        let sums = allocate(&x, Shape::new([chunks, width]), DType::F32);
+        on_buffers([(&x, 0), (&sums, 0)], |operands| kernel::launch(&gpu, rows, width, chunks, operands));
+        (x, rows) = (sums, chunks);
+        if chunks == 1 {
+            return Some(CubeBackend::float_reshape(x, Shape::new([width])));
+        }
+    }
+}
+
+impl Layers for CubeBackend {
+    fn column_sums(x: CubeTensor) -> CubeTensor {
+        let shape = x.shape();
+        let width = shape[shape.num_dims() - 1];
+        let sums = column_sums(&x, shape.num_elements() / width.max(1), width);
+        sums.unwrap_or_else(|| Self::linear_bias_backward(x))
+    }
+
+    fn product(a: CubeTensor, b: CubeTensor, kind: Product) -> CubeTensor {
+        product(&a, &b, kind).unwrap_or_else(|| operations::product::<Self>(a, b, kind))
+    }
+
+    fn self_attention_with_weights(qkv: CubeTensor, heads: usize) -> (CubeTensor, CubeTensor) {
+        if let Some(attention) = SelfAttention::of(&qkv, heads) {
+            return attention.forward();
+        }
+        let columns = columns(qkv.shape()[1], qkv.dtype);
+        let [q, k, v] = operations::thirds::<Self>(qkv);
+        let (read, weights) = operations::attention_with_weights::<Self>(q, k, v, heads, columns);
+        (operations::in_type::<Self>(read, DType::F32), weights)
+    }
+
+    fn self_attention_gradient(qkv: CubeTensor, weights: CubeTensor, gradient: CubeTensor, heads: usize) -> CubeTensor {
+        if gradient.dtype == qkv.dtype
+            && let Some(attention) = SelfAttention::of(&qkv, heads)
+        {
+            return attention.backward(weights, gradient);
+        }
+        operations::in_type::<Self>(operations::self_attention_gradient::<Self>(qkv, weights, gradient, heads), DType::F32)
+    }
+
+    fn norm(x: CubeTensor, gamma: CubeTensor, beta: CubeTensor, epsilon: f64) -> CubeTensor {
+        let rows = norm_rows(&x, [&gamma, &beta], epsilon).filter(|_| all_f32([&x, &gamma, &beta]));
+        let (Some(gpu), Some(rows)) = (gpu_of(&x), rows) else {
+            return operations::norm::<Self>(x, gamma, beta, epsilon);
+        };
+        let [x, gamma, beta] = [x, gamma, beta].map(into_contiguous);
+        let out = allocate(&x, x.shape(), DType::F32);
+        let sizes = rows.norm_sizes();
+        on_buffers([(&x, sizes[0]), (&gamma, sizes[1]), (&beta, sizes[2]), (&out, sizes[3])], |operands| {
+            layer_norm::norm(&gpu, &rows, operands)
+        });
+        out
+    }
+
+    fn norm_gradients(x: CubeTensor, gamma: CubeTensor, gradient: CubeTensor, epsilon: f64) -> (CubeTensor, CubeTensor, CubeTensor) {
+        assert_eq!(x.shape(), gradient.shape(), "a gradient of another size");
+        let rows = norm_rows(&x, [&gamma], epsilon).filter(|_| all_f32([&x, &gamma, &gradient]));
+        let (Some(gpu), Some(rows)) = (gpu_of(&x), rows) else {
+            return operations::norm_gradients::<Self>(x, gamma, gradient, epsilon);
+        };
+        let [x, gamma, gradient] = [x, gamma, gradient].map(into_contiguous);
+        let width = gamma.shape().num_elements();
+        let of_x = allocate(&x, x.shape(), DType::F32);
+        let chunks = allocate(&x, Shape::new([rows.chunks(), 2, width]), DType::F32);
+        let [of_gamma, of_beta] = [(); 2].map(|()| allocate(&x, Shape::new([width]), DType::F32));
+        let sizes = rows.gradient_sizes();
+        on_buffers([(&x, sizes[0]), (&gamma, sizes[1]), (&gradient, sizes[2]), (&of_x, sizes[3]), (&chunks, sizes[4])], |operands| {
+            layer_norm::gradients(&gpu, &rows, operands)
+        });
+        on_buffers([(&chunks, 0), (&of_gamma, 0), (&of_beta, 0)], |operands| layer_norm::sums(&gpu, &rows, operands));
+        (of_x, of_gamma, of_beta)
+    }
+
+    fn softmax_of(scores: CubeTensor, columns: usize, scale: f32, dtype: DType) -> CubeTensor {
+        let rows = softmax_rows(&scores, columns, scale, dtype).filter(|_| all_f32([&scores]));
+        let (Some(gpu), Some(rows)) = (gpu_of(&scores), rows) else {
+            return operations::softmax_of::<Self>(scores, columns, scale, dtype);
+        };
+        let scores = into_contiguous(scores);
+        let weights = allocate(&scores, scores.shape(), dtype);
+        let sizes = rows.forward_sizes();
+        on_buffers([(&scores, sizes[0]), (&weights, sizes[1])], |operands| softmax::forward(&gpu, &rows, operands));
+        weights
+    }
+
+    fn softmax_gradient(weights: CubeTensor, gradient: CubeTensor, columns: usize, scale: f32) -> CubeTensor {
+        assert_eq!(weights.shape(), gradient.shape(), "a gradient of another size");
+        let rows = softmax_rows(&weights, columns, scale, weights.dtype()).filter(|_| all_f32([&gradient]));
+        let (Some(gpu), Some(rows)) = (gpu_of(&weights), rows) else {
+            return operations::softmax_gradient::<Self>(weights, gradient, columns, scale);
+        };
+        let [weights, gradient] = [weights, gradient].map(into_contiguous);
+        let of_scores = allocate(&weights, weights.shape(), weights.dtype());
+        let sizes = rows.gradient_sizes();
+        on_buffers([(&weights, sizes[0]), (&gradient, sizes[1]), (&of_scores, sizes[2])], |operands| {
+            softmax::gradient(&gpu, &rows, operands)
+        });
+        of_scores
+    }
+}

@@ -1,0 +1,215 @@
+//! Checks of the kernels over rows, layer norm and softmax: golden vectors, and larger sizes beside the CPU in double precision.
+
+use super::kernels::{floats, normals};
+use super::{Finding, Golden, largest_difference, rate};
+use crate::engine::read_values;
+use crate::kernels::layers::Layers;
+use crate::kernels::reference::{layer_norm, softmax};
+use anyhow::Result;
+use burn::backend::Dispatch;
+use burn::prelude::*;
+use burn::tensor::{DType, FloatDType};
+use half::f16;
+
+const EPSILON: f64 = 1e-6;
+/// Largest error over the largest value; a mean of 100 beside a deviation of 1 costs seven bits.
+const NORM_BOUND: f64 = 2e-5;
+/// Scores up to 100 are rounded before e is raised to them.
+const SOFTMAX_BOUND: f64 = 1e-5;
+/// An f16 has eleven bits; which way a number between two of them is rounded is not said.
+const HALVES_BOUND: f64 = 1e-3;
+/// Sizes that rates are measured with: a ViT-B/16 at 224 pixels, and its tokens with padding.
+const FACES: usize = 8;
+const TOKENS: usize = 197;
+const WIDTH: usize = 768;
+const HEADS: usize = 12;
+const PADDED: usize = 208;
+
+/// Layer norm of `[R, D]`.
+fn norm([x, gamma, beta]: [Tensor<2>; 3]) -> Tensor<2> {
+    let [gamma, beta] = [gamma, beta].map(|v| v.flatten::<1>(0, 1).into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Layers>::norm(x.into_dispatch(), gamma, beta, EPSILON))
+}
+
+/// Gradients of x, gamma and beta.
+fn norm_backward(x: Tensor<2>, gamma: Tensor<2>, gradient: Tensor<2>) -> (Tensor<2>, Tensor<1>, Tensor<1>) {
+    let gamma = gamma.flatten::<1>(0, 1).into_dispatch();
+    let (x, gamma, beta) = <Dispatch as Layers>::norm_gradients(x.into_dispatch(), gamma, gradient.into_dispatch(), EPSILON);
+    (Tensor::from_dispatch(x), Tensor::from_dispatch(gamma), Tensor::from_dispatch(beta))
+}
+
+fn weights_of(scores: Tensor<2>, columns: usize, scale: f32, dtype: DType) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as Layers>::softmax_of(scores.into_dispatch(), columns, scale, dtype))
+}
+
+fn softmax_backward(weights: Tensor<2>, gradient: Tensor<2>, columns: usize, scale: f32) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as Layers>::softmax_gradient(weights.into_dispatch(), gradient.into_dispatch(), columns, scale))
+}
+
+/// Largest difference over the largest value.
+fn error(ours: &[f32], reference: &[f32]) -> f64 {
+    let largest = reference.iter().fold(1e-3f32, |most, v| most.max(v.abs()));
+    largest_difference(ours, reference) / f64::from(largest)
+}
+
+pub fn norm_golden(device: &Device) -> Result<Finding> {
+    let golden = Golden::layer_norm()?;
+    let mut worst = 0.0f64;
+    for stem in golden.stems(".x")? {
+        let expected = |part: &str| golden.floats(&format!("{stem}.{part}"));
+        let [rows, width] = golden.shape(&format!("{stem}.x"))?;
+        let vector = |part: &str| Ok::<_, anyhow::Error>(floats(expected(part)?, [1, width], device));
+        let (x, g) = (floats(expected("x")?, [rows, width], device), floats(expected("g")?, [rows, width], device));
+        let y = norm([x.clone(), vector("gamma")?, vector("beta")?]);
+        worst = worst.max(error(&read_values(y)?, &expected("y")?));
+        let (of_x, of_gamma, of_beta) = norm_backward(x, vector("gamma")?, g);
+        worst = worst.max(error(&read_values(of_x)?, &expected("of_x")?));
+        worst = worst.max(error(&read_values(of_gamma)?, &expected("of_gamma")?));
+        worst = worst.max(error(&read_values(of_beta)?, &expected("of_beta")?));
+    }
+    Ok(Finding::new(worst, NORM_BOUND))
+}
+
+pub fn norm_forward(device: &Device) -> Result<Finding> {
+    let rows = FACES * TOKENS;
+    let values = [normals("x", rows * WIDTH), normals("gamma", WIDTH), normals("beta", WIDTH)];
+    let [x, gamma, beta] = values.clone().map(|v| floats(v.clone(), [v.len() / WIDTH, WIDTH], device));
+    let ours = read_values(norm([x.clone(), gamma.clone(), beta.clone()]))?;
+    let worst = error(&ours, &layer_norm::norm(&values[0], &values[1], &values[2], EPSILON));
+    let rate = rate(device, 2 * 4 * rows * WIDTH, || Ok(norm([x.clone(), gamma.clone(), beta.clone()])))?;
+    Ok(Finding { bytes_per_second: Some(rate), ..Finding::new(worst, NORM_BOUND) })
+}
+
+pub fn norm_gradients(device: &Device) -> Result<Finding> {
+    let rows = FACES * TOKENS;
+    let values = [normals("x", rows * WIDTH), normals("gamma", WIDTH), normals("gradient", rows * WIDTH)];
+    let [x, gamma, gradient] = values.clone().map(|v| floats(v.clone(), [v.len() / WIDTH, WIDTH], device));
+    let (of_x, of_gamma, of_beta) = norm_backward(x.clone(), gamma.clone(), gradient.clone());
+    let ours = [read_values(of_x)?, read_values(of_gamma)?, read_values(of_beta)?];
+    let expected = layer_norm::gradients(&values[0], &values[1], &values[2], EPSILON);
+    let worst = ours.iter().zip(&expected).map(|(ours, expected)| error(ours, expected)).fold(0.0, f64::max);
+    // Each of the three is read from, in one tensor.
+    let rate = rate(device, 3 * 4 * rows * WIDTH, || {
+        let (of_x, of_gamma, of_beta) = norm_backward(x.clone(), gamma.clone(), gradient.clone());
+        Ok(Tensor::cat(vec![of_x.slice([0..1, 0..1]).flatten::<1>(0, 1), of_gamma.narrow(0, 0, 1), of_beta.narrow(0, 0, 1)], 0))
+    })?;
+    Ok(Finding { bytes_per_second: Some(rate), ..Finding::new(worst, NORM_BOUND) })
+}
+
+pub fn repeats(device: &Device) -> Result<Finding> {
+    let (rows, width, columns) = (1001, 200, 197);
+    let [x, gradient] = ["x", "gradient"].map(|name| floats(normals(name, rows * width), [rows, width], device));
+    let gamma = floats(normals("gamma", width), [1, width], device);
+    let once = || -> Result<Vec<f32>> {
+        let (of_x, of_gamma, of_beta) = norm_backward(x.clone(), gamma.clone(), gradient.clone());
+        let weights = weights_of(norm([x.clone(), gamma.clone(), gamma.clone()]), columns, 0.125, DType::F32);
+        let mut all = read_values(softmax_backward(weights, gradient.clone(), columns, 0.125))?;
+        for part in [read_values(of_x)?, read_values(of_gamma)?, read_values(of_beta)?] {
+            all.extend(part);
+        }
+        Ok(all)
+    };
+    let first = once()?;
+    let mut changed = 0;
+    for _ in 0..3 {
+        changed += once()?.iter().zip(&first).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+    }
+    Ok(Finding::new(changed as f64, 0.0))
+}
+
+/// Type, and bound, of weights.
+fn kind(halves: bool) -> (DType, f64) {
+    if halves { (DType::F16, HALVES_BOUND) } else { (DType::F32, SOFTMAX_BOUND) }
+}
+
+/// Weights of their type, from f32 that it can hold.
+fn upload(values: &[f32], shape: [usize; 2], halves: bool, device: &Device) -> Tensor<2> {
+    match halves {
+        true => Tensor::from_data(TensorData::new(values.iter().map(|v| f16::from_f32(*v)).collect(), shape), (device, DType::F16)),
+        false => floats(values.to_vec(), shape, device),
+    }
+}
+
+fn softmax_golden(device: &Device, halves: bool) -> Result<Finding> {
+    let golden = Golden::softmax()?;
+    let (dtype, bound) = kind(halves);
+    let label = if halves { "f16" } else { "f32" };
+    let mut worst = 0.0f64;
+    for stem in golden.stems(&format!(".{label}.weights"))? {
+        let shape = golden.shape(&format!("{stem}.scores"))?;
+        let (columns, scale) = (golden.ints(&format!("{stem}.columns"))?[0] as usize, golden.floats(&format!("{stem}.scale"))?[0]);
+        let (weights, of_scores) = (format!("{stem}.{label}.weights"), format!("{stem}.{label}.of_scores"));
+        let weights = golden.floats(&weights)?;
+        let scores = floats(golden.floats(&format!("{stem}.scores"))?, shape, device);
+        let ours = read_values(weights_of(scores, columns, scale, dtype))?;
+        worst = worst.max(error(&ours, &weights)).max(padding(&ours, shape[1], columns));
+        let gradient = floats(golden.floats(&format!("{stem}.g"))?, shape, device);
+        let ours = read_values(softmax_backward(upload(&weights, shape, halves, device), gradient, columns, scale))?;
+        worst = worst.max(error(&ours, &golden.floats(&of_scores)?)).max(padding(&ours, shape[1], columns));
+    }
+    Ok(Finding::new(worst, bound))
+}
+
+/// Infinite if there is anything in the padding.
+fn padding(values: &[f32], width: usize, columns: usize) -> f64 {
+    if values.chunks(width).all(|row| row[columns..].iter().all(|v| *v == 0.0)) { 0.0 } else { f64::INFINITY }
+}
+
+pub fn softmax_golden_f32(device: &Device) -> Result<Finding> {
+    softmax_golden(device, false)
+}
+
+pub fn softmax_golden_f16(device: &Device) -> Result<Finding> {
+    softmax_golden(device, true)
+}
+
+/// The rate of what gives weights. Half precision needs a device that can make f32 of it, to read from what was made.
+fn rate_of(device: &Device, bytes: usize, halves: bool, work: impl Fn() -> Tensor<2>) -> Result<Option<f64>> {
+    if halves && !device.supports_dtype(FloatDType::F16) {
+        return Ok(None);
+    }
+    rate(device, bytes, || Ok(work().slice([0..1, 0..1]).cast(FloatDType::F32))).map(Some)
+}
+
+fn softmax_forward(device: &Device, halves: bool) -> Result<Finding> {
+    let (rows, scale, (dtype, bound)) = (FACES * HEADS * TOKENS, 0.125, kind(halves));
+    let values: Vec<f32> = normals("scores", rows * PADDED).iter().map(|v| 30.0 * v).collect();
+    let scores = floats(values.clone(), [rows, PADDED], device);
+    let ours = read_values(weights_of(scores.clone(), TOKENS, scale, dtype))?;
+    let worst = error(&ours, &softmax::softmax(&values, PADDED, TOKENS, scale)).max(padding(&ours, PADDED, TOKENS));
+    let bytes = (4 + dtype.size()) * rows * PADDED;
+    let bytes_per_second = rate_of(device, bytes, halves, || weights_of(scores.clone(), TOKENS, scale, dtype))?;
+    Ok(Finding { bytes_per_second, ..Finding::new(worst, bound) })
+}
+
+pub fn softmax_f32(device: &Device) -> Result<Finding> {
+    softmax_forward(device, false)
+}
+
+pub fn softmax_f16(device: &Device) -> Result<Finding> {
+    softmax_forward(device, true)
+}
+
+fn softmax_gradient(device: &Device, halves: bool) -> Result<Finding> {
+    let (rows, scale, (dtype, bound)) = (FACES * HEADS * TOKENS, 0.125, kind(halves));
+    let scores: Vec<f32> = normals("scores", rows * PADDED).iter().map(|v| 30.0 * v).collect();
+    let mut weights = softmax::softmax(&scores, PADDED, TOKENS, scale);
+    if halves {
+        weights.iter_mut().for_each(|w| *w = f16::from_f32(*w).to_f32());
+    }
+    let slopes = normals("gradient", rows * PADDED);
+    let (on_device, gradient) = (upload(&weights, [rows, PADDED], halves, device), floats(slopes.clone(), [rows, PADDED], device));
+    let ours = read_values(softmax_backward(on_device.clone(), gradient.clone(), TOKENS, scale))?;
+    let worst = error(&ours, &softmax::gradient(&weights, &slopes, PADDED, TOKENS, scale)).max(padding(&ours, PADDED, TOKENS));
+    let bytes = (4 + 2 * dtype.size()) * rows * PADDED;
+    let bytes_per_second = rate_of(device, bytes, halves, || softmax_backward(on_device.clone(), gradient.clone(), TOKENS, scale))?;
+    Ok(Finding { bytes_per_second, ..Finding::new(worst, bound) })
+}
+
+pub fn softmax_gradient_f32(device: &Device) -> Result<Finding> {
+    softmax_gradient(device, false)
+}
+
+pub fn softmax_gradient_f16(device: &Device) -> Result<Finding> {
+    softmax_gradient(device, true)
+}
