@@ -8,45 +8,6 @@
 // way through registers. Each of its eight subgroups of 32 lanes makes 64 x 64 of them. K may be cut into `splits` parts with a C each,
 // which somebody else adds up.
 
-override TURN_A: bool;
-override TURN_B: bool;
-
-struct Params {
-    // Where A, B and C begin in their bindings, in bytes.
-    base: vec4<u32>,
-    // Workgroups with work, and workgroups along x of the dispatch.
-    groups: u32,
-    groups_x: u32,
-    m: u32,
-    // Columns of B that count; the others of `columns` are zero.
-    n: u32,
-    // Columns of C that are written, a multiple of 16.
-    columns: u32,
-    k: u32,
-    // A multiple of 32.
-    k_each: u32,
-    splits: u32,
-    heads: u32,
-    // Values from one row to the next, as stored.
-    row_a: u32,
-    row_b: u32,
-    row_c: u32,
-    // Values from one head to the next.
-    head_a: u32,
-    head_b: u32,
-    head_c: u32,
-    // Values from one sample to the next.
-    sample_a: u32,
-    sample_b: u32,
-    sample_c: u32,
-    // Values from one part of K to the next in C.
-    split_c: u32,
-    // The first value of each.
-    first_a: u32,
-    first_b: u32,
-    first_c: u32,
-}
-
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> left: array<Stored>;
 @group(0) @binding(2) var<storage, read_write> right: array<Stored>;

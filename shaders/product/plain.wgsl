@@ -1,42 +1,12 @@
+
 // Products of matrices of f32, or of f16 in pairs, summed in f32: C [M, N] = A [M, K] B [K, N], for each of many samples and heads. As
 // shaders/product.wgsl, on devices without cooperative matrices: no feature is needed.
 //
 // A workgroup makes 128 x 128 values of C from slices of 16 along K, which lie in workgroup memory with K downwards: while one is multiplied,
 // the next is on its way through registers. Each of its 256 lanes makes 8 x 8 values, four by four of each quarter.
 
-override TURN_A: bool;
-override TURN_B: bool;
 // Whether A and B hold f16.
 override HALVES: bool;
-
-// As in shaders/product.wgsl.
-struct Params {
-    base: vec4<u32>,
-    groups: u32,
-    groups_x: u32,
-    m: u32,
-    n: u32,
-    // A multiple of 4.
-    columns: u32,
-    k: u32,
-    // A multiple of 16.
-    k_each: u32,
-    splits: u32,
-    heads: u32,
-    row_a: u32,
-    row_b: u32,
-    row_c: u32,
-    head_a: u32,
-    head_b: u32,
-    head_c: u32,
-    sample_a: u32,
-    sample_b: u32,
-    sample_c: u32,
-    split_c: u32,
-    first_a: u32,
-    first_b: u32,
-    first_c: u32,
-}
 
 @group(0) @binding(0) var<uniform> params: Params;
 // Two values of f32 or four of f16 each.

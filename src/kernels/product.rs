@@ -12,24 +12,28 @@ use std::fmt;
 use wgpu::util::{BufferInitDescriptor, DeviceExt};
 use wgpu::{BufferUsages, CooperativeScalarType, Features};
 
+/// A shader's text: `enable` stands first in it, so parts are put together in the order in which they are named.
 macro_rules! source {
-    ($matrices:literal) => {
-        concat!(include_str!($matrices), include_str!("../../shaders/product.wgsl"))
-    };
+    ($($part:literal),+) => { concat!($(include_str!($part), "\n"),+) };
 }
 
-pub static MATRICES: Kernel =
-    Kernel { name: "product", source: source!("../../shaders/product/matrices.wgsl"), entry: "product", buffers: 3, checks_itself: true };
+pub static MATRICES: Kernel = Kernel {
+    name: "product",
+    source: source!("../../shaders/product/matrices.wgsl", "../../shaders/product/params.wgsl", "../../shaders/product.wgsl"),
+    entry: "product",
+    buffers: 3,
+    checks_itself: true,
+};
 pub static EMULATED: Kernel = Kernel {
     name: "product/emulated",
-    source: source!("../../shaders/product/emulated.wgsl"),
+    source: source!("../../shaders/product/emulated.wgsl", "../../shaders/product/params.wgsl", "../../shaders/product.wgsl"),
     entry: "product",
     buffers: 3,
     checks_itself: true,
 };
 pub static PLAIN: Kernel = Kernel {
     name: "product/plain",
-    source: include_str!("../../shaders/product/plain.wgsl"),
+    source: source!("../../shaders/product/params.wgsl", "../../shaders/product/plain.wgsl"),
     entry: "product",
     buffers: 3,
     checks_itself: true,
@@ -168,6 +172,12 @@ pub struct Turned {
     pub b: bool,
 }
 
+impl Turned {
+    pub const NEITHER: Self = Self { a: false, b: false };
+    pub const A: Self = Self { a: true, b: false };
+    pub const B: Self = Self { a: false, b: true };
+}
+
 impl Sizes {
     /// One product of whole tensors, with as many parts of K as keep a large GPU busy.
     pub fn plain(way: Way, m: usize, k: usize, n: usize) -> Self {
@@ -191,7 +201,7 @@ impl Sizes {
 }
 
 /// Every arrangement that layers use.
-pub const ARRANGEMENTS: [Turned; 3] = [Turned { a: false, b: false }, Turned { a: false, b: true }, Turned { a: true, b: false }];
+pub const ARRANGEMENTS: [Turned; 3] = [Turned::NEITHER, Turned::B, Turned::A];
 
 /// The ways that a device may have for products of f32 and of f16, best first. [`works`] tells whether it has them indeed.
 pub fn ways(device: &wgpu::Device, adapter: &wgpu::Adapter) -> [Vec<Way>; 2] {

@@ -29,6 +29,14 @@ pub(super) fn floats<const D: usize>(values: Vec<f32>, shape: [usize; D], device
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
+/// A tensor of its type, from f32 that it can hold.
+pub fn upload<const D: usize>(values: &[f32], shape: [usize; D], halves: bool, device: &Device) -> Tensor<D> {
+    match halves {
+        true => Tensor::from_data(TensorData::new(values.iter().map(|v| f16::from_f32(*v)).collect(), shape), (device, DType::F16)),
+        false => floats(values.to_vec(), shape, device),
+    }
+}
+
 fn noise(name: &str, n: usize) -> Vec<u8> {
     let mut rng = Streams::new(0).at(name, &[n as u64]);
     (0..n).map(|_| rng.random()).collect()

@@ -113,6 +113,12 @@ pub fn largest_difference(ours: &[f32], reference: &[f32]) -> f64 {
     ours.iter().zip(reference).map(difference).fold(0.0, f64::max)
 }
 
+/// Largest difference over the largest value.
+fn relative_error(ours: &[f32], reference: &[f32]) -> f64 {
+    let largest = reference.iter().fold(1e-3f32, |most, v| most.max(v.abs()));
+    largest_difference(ours, reference) / f64::from(largest)
+}
+
 /// Launches between two reads when a rate is measured.
 const LAUNCHES: usize = 8;
 

@@ -1,8 +1,8 @@
 //! Checks of products of matrices, linear and in attention, and of sums of columns: golden vectors, and larger sizes beside the CPU in
 //! double precision.
 
-use super::kernels::{floats, normals};
-use super::{Finding, Golden, largest_difference, rate};
+use super::kernels::{floats, normals, upload};
+use super::{Finding, Golden, rate, relative_error};
 use crate::engine::read_values;
 use crate::kernels::gpu;
 use crate::kernels::layers::{Layers, Product};
@@ -44,14 +44,6 @@ fn bound(device: &Device, halves: bool) -> f64 {
     if halves && way(device, true).is_none() { HALVES_BOUND } else { BOUND }
 }
 
-/// A tensor of its type, from f32 that it can hold.
-fn upload<const D: usize>(values: &[f32], shape: [usize; D], halves: bool, device: &Device) -> Tensor<D> {
-    match halves {
-        true => Tensor::from_data(TensorData::new(values.iter().map(|v| f16::from_f32(*v)).collect(), shape), (device, DType::F16)),
-        false => floats(values.to_vec(), shape, device),
-    }
-}
-
 /// Normal numbers, such as the type can hold.
 fn held(name: &str, n: usize, halves: bool) -> Vec<f32> {
     let mut values = normals(name, n);
@@ -77,12 +69,6 @@ fn sums_of(x: &Tensor<2>) -> Tensor<1> {
     Tensor::from_dispatch(<Dispatch as Layers>::column_sums(x.clone().into_dispatch()))
 }
 
-/// Largest difference over the largest value.
-fn error(ours: &[f32], reference: &[f32]) -> f64 {
-    let largest = reference.iter().fold(1e-3f32, |most, v| most.max(v.abs()));
-    largest_difference(ours, reference) / f64::from(largest)
-}
-
 fn golden(device: &Device, halves: bool) -> Result<Finding> {
     if !computes(device, halves) {
         return Ok(Finding::nothing(NO_HALVES));
@@ -101,7 +87,7 @@ fn golden(device: &Device, halves: bool) -> Result<Finding> {
         let (x, w, g) = (tensor("x")?, tensor("w")?, tensor("g")?);
         let products = [("y", &x, &w, Product::Forward), ("of_x", &g, &w, Product::Input), ("of_w", &x, &g, Product::Parameters)];
         for (part, a, b, product) in products {
-            worst = worst.max(error(&read_values(multiply(a, b, product))?, &golden.floats(&name(part))?));
+            worst = worst.max(relative_error(&read_values(multiply(a, b, product))?, &golden.floats(&name(part))?));
         }
     }
     Ok(Finding::new(worst, bound(device, halves)))
@@ -136,7 +122,7 @@ fn large(device: &Device, halves: bool) -> Result<Finding> {
         let places = (0..SAMPLES).map(|i| i * (all.len() - 1) / (SAMPLES - 1));
         let (ours, exact): (Vec<f32>, Vec<f32>) =
             places.map(|i| (all[i], entry(&values[a], &values[b], &sizes, i / sizes.n, i % sizes.n) as f32)).unzip();
-        worst = worst.max(error(&ours, &exact));
+        worst = worst.max(relative_error(&ours, &exact));
     }
     let size = if halves { DType::F16.size() } else { DType::F32.size() };
     let bytes = size * (rows * WIDTH + WIDTH * WIDTH) + 4 * rows * WIDTH;
@@ -162,8 +148,8 @@ fn attention(device: &Device, halves: bool) -> Result<Finding> {
         let name = |part: &str| format!("{stem}.{part}");
         let tensor = |part: &str| Ok::<_, anyhow::Error>(upload(&golden.floats(&name(part))?, golden.shape(&name(part))?, halves, device));
         let [read, of_qkv] = attend(&tensor("qkv")?, &tensor("g")?, golden.ints(&name("heads"))?[0] as usize);
-        worst = worst.max(error(&read_values(read)?, &golden.floats(&name("read"))?));
-        worst = worst.max(error(&read_values(of_qkv)?, &golden.floats(&name("of_qkv"))?));
+        worst = worst.max(relative_error(&read_values(read)?, &golden.floats(&name("read"))?));
+        worst = worst.max(relative_error(&read_values(of_qkv)?, &golden.floats(&name("of_qkv"))?));
     }
     Ok(Finding::new(worst, if halves { HALVES_BOUND } else { BOUND }))
 }
@@ -182,7 +168,7 @@ pub fn sums_golden(device: &Device) -> Result<Finding> {
     for stem in golden.stems(".sums")? {
         let x = format!("{stem}.x");
         let x = floats(golden.floats(&x)?, golden.shape(&x)?, device);
-        worst = worst.max(error(&read_values(sums_of(&x))?, &golden.floats(&format!("{stem}.sums"))?));
+        worst = worst.max(relative_error(&read_values(sums_of(&x))?, &golden.floats(&format!("{stem}.sums"))?));
     }
     Ok(Finding::new(worst, BOUND))
 }
@@ -191,7 +177,7 @@ pub fn sums(device: &Device) -> Result<Finding> {
     let rows = FACES * TOKENS;
     let values = normals("x", rows * WIDTH);
     let x = floats(values.clone(), [rows, WIDTH], device);
-    let worst = error(&read_values(sums_of(&x))?, &column_sums(&values, WIDTH));
+    let worst = relative_error(&read_values(sums_of(&x))?, &column_sums(&values, WIDTH));
     let rate = rate(device, 4 * (rows + 1) * WIDTH, || Ok(sums_of(&x)))?;
     Ok(Finding { bytes_per_second: Some(rate), ..Finding::new(worst, BOUND) })
 }
@@ -240,7 +226,7 @@ mod tests {
             let parameters = Sizes { m: k, k: m, n, turn_a: true, turn_b: false };
             for (part, a, b, sizes) in [("y", "x", "w", forward), ("of_x", "g", "w", input), ("of_w", "x", "g", parameters)] {
                 let ours = product(&values(&stem, a), &values(&stem, b), &sizes);
-                assert!(error(&ours, &values(&stem, part)) <= 2e-7, "{stem}.{part}");
+                assert!(relative_error(&ours, &values(&stem, part)) <= 2e-7, "{stem}.{part}");
             }
         }
         for stem in golden.stems(".qkv").unwrap() {
@@ -248,18 +234,18 @@ mod tests {
             let heads = golden.ints(&format!("{stem}.heads")).unwrap()[0] as usize;
             let sizes = Attention { samples, tokens, width, heads };
             let (qkv, g) = (values(&stem, "qkv"), values(&stem, "g"));
-            assert!(error(&self_attention(&qkv, &sizes).0, &values(&stem, "read")) <= 2e-7, "{stem}");
+            assert!(relative_error(&self_attention(&qkv, &sizes).0, &values(&stem, "read")) <= 2e-7, "{stem}");
             let of_qkv = self_attention_gradient(&qkv, &g, &sizes);
-            assert!(error(&of_qkv, &values(&stem, "of_qkv")) <= 2e-7, "{stem}");
+            assert!(relative_error(&of_qkv, &values(&stem, "of_qkv")) <= 2e-7, "{stem}");
             // A head more or less is another computation.
             let other = Attention { heads: 3 - heads, ..sizes };
-            assert!(error(&self_attention(&qkv, &other).0, &values(&stem, "read")) > 1e-2, "{stem}");
+            assert!(relative_error(&self_attention(&qkv, &other).0, &values(&stem, "read")) > 1e-2, "{stem}");
         }
         let golden = Golden::column_sums().unwrap();
         for stem in golden.stems(".sums").unwrap() {
             let [_, width] = golden.shape(&format!("{stem}.x")).unwrap();
             let ours = column_sums(&golden.floats(&format!("{stem}.x")).unwrap(), width);
-            assert!(error(&ours, &golden.floats(&format!("{stem}.sums")).unwrap()) <= 2e-7, "{stem}");
+            assert!(relative_error(&ours, &golden.floats(&format!("{stem}.sums")).unwrap()) <= 2e-7, "{stem}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Checks of the kernels over rows, layer norm and softmax: golden vectors, and larger sizes beside the CPU in double precision.
 
-use super::kernels::{floats, normals};
-use super::{Finding, Golden, largest_difference, rate};
+use super::kernels::{floats, normals, upload};
+use super::{Finding, Golden, rate, relative_error};
 use crate::engine::read_values;
 use crate::kernels::layers::Layers;
 use crate::kernels::reference::{layer_norm, softmax};
@@ -46,12 +46,6 @@ fn softmax_backward(weights: Tensor<2>, gradient: Tensor<2>, columns: usize, sca
     Tensor::from_dispatch(<Dispatch as Layers>::softmax_gradient(weights.into_dispatch(), gradient.into_dispatch(), columns, scale))
 }
 
-/// Largest difference over the largest value.
-fn error(ours: &[f32], reference: &[f32]) -> f64 {
-    let largest = reference.iter().fold(1e-3f32, |most, v| most.max(v.abs()));
-    largest_difference(ours, reference) / f64::from(largest)
-}
-
 pub fn norm_golden(device: &Device) -> Result<Finding> {
     let golden = Golden::layer_norm()?;
     let mut worst = 0.0f64;
@@ -61,11 +55,11 @@ pub fn norm_golden(device: &Device) -> Result<Finding> {
         let vector = |part: &str| Ok::<_, anyhow::Error>(floats(expected(part)?, [1, width], device));
         let (x, g) = (floats(expected("x")?, [rows, width], device), floats(expected("g")?, [rows, width], device));
         let y = norm([x.clone(), vector("gamma")?, vector("beta")?]);
-        worst = worst.max(error(&read_values(y)?, &expected("y")?));
+        worst = worst.max(relative_error(&read_values(y)?, &expected("y")?));
         let (of_x, of_gamma, of_beta) = norm_backward(x, vector("gamma")?, g);
-        worst = worst.max(error(&read_values(of_x)?, &expected("of_x")?));
-        worst = worst.max(error(&read_values(of_gamma)?, &expected("of_gamma")?));
-        worst = worst.max(error(&read_values(of_beta)?, &expected("of_beta")?));
+        worst = worst.max(relative_error(&read_values(of_x)?, &expected("of_x")?));
+        worst = worst.max(relative_error(&read_values(of_gamma)?, &expected("of_gamma")?));
+        worst = worst.max(relative_error(&read_values(of_beta)?, &expected("of_beta")?));
     }
     Ok(Finding::new(worst, NORM_BOUND))
 }
@@ -75,7 +69,7 @@ pub fn norm_forward(device: &Device) -> Result<Finding> {
     let values = [normals("x", rows * WIDTH), normals("gamma", WIDTH), normals("beta", WIDTH)];
     let [x, gamma, beta] = values.clone().map(|v| floats(v.clone(), [v.len() / WIDTH, WIDTH], device));
     let ours = read_values(norm([x.clone(), gamma.clone(), beta.clone()]))?;
-    let worst = error(&ours, &layer_norm::norm(&values[0], &values[1], &values[2], EPSILON));
+    let worst = relative_error(&ours, &layer_norm::norm(&values[0], &values[1], &values[2], EPSILON));
     let rate = rate(device, 2 * 4 * rows * WIDTH, || Ok(norm([x.clone(), gamma.clone(), beta.clone()])))?;
     Ok(Finding { bytes_per_second: Some(rate), ..Finding::new(worst, NORM_BOUND) })
 }
@@ -87,7 +81,7 @@ pub fn norm_gradients(device: &Device) -> Result<Finding> {
     let (of_x, of_gamma, of_beta) = norm_backward(x.clone(), gamma.clone(), gradient.clone());
     let ours = [read_values(of_x)?, read_values(of_gamma)?, read_values(of_beta)?];
     let expected = layer_norm::gradients(&values[0], &values[1], &values[2], EPSILON);
-    let worst = ours.iter().zip(&expected).map(|(ours, expected)| error(ours, expected)).fold(0.0, f64::max);
+    let worst = ours.iter().zip(&expected).map(|(ours, expected)| relative_error(ours, expected)).fold(0.0, f64::max);
     // Each of the three is read from, in one tensor.
     let rate = rate(device, 3 * 4 * rows * WIDTH, || {
         let (of_x, of_gamma, of_beta) = norm_backward(x.clone(), gamma.clone(), gradient.clone());
@@ -122,14 +116,6 @@ fn kind(halves: bool) -> (DType, f64) {
     if halves { (DType::F16, HALVES_BOUND) } else { (DType::F32, SOFTMAX_BOUND) }
 }
 
-/// Weights of their type, from f32 that it can hold.
-fn upload(values: &[f32], shape: [usize; 2], halves: bool, device: &Device) -> Tensor<2> {
-    match halves {
-        true => Tensor::from_data(TensorData::new(values.iter().map(|v| f16::from_f32(*v)).collect(), shape), (device, DType::F16)),
-        false => floats(values.to_vec(), shape, device),
-    }
-}
-
 fn softmax_golden(device: &Device, halves: bool) -> Result<Finding> {
     let golden = Golden::softmax()?;
     let (dtype, bound) = kind(halves);
@@ -142,10 +128,10 @@ fn softmax_golden(device: &Device, halves: bool) -> Result<Finding> {
         let weights = golden.floats(&weights)?;
         let scores = floats(golden.floats(&format!("{stem}.scores"))?, shape, device);
         let ours = read_values(weights_of(scores, columns, scale, dtype))?;
-        worst = worst.max(error(&ours, &weights)).max(padding(&ours, shape[1], columns));
+        worst = worst.max(relative_error(&ours, &weights)).max(padding(&ours, shape[1], columns));
         let gradient = floats(golden.floats(&format!("{stem}.g"))?, shape, device);
         let ours = read_values(softmax_backward(upload(&weights, shape, halves, device), gradient, columns, scale))?;
-        worst = worst.max(error(&ours, &golden.floats(&of_scores)?)).max(padding(&ours, shape[1], columns));
+        worst = worst.max(relative_error(&ours, &golden.floats(&of_scores)?)).max(padding(&ours, shape[1], columns));
     }
     Ok(Finding::new(worst, bound))
 }
@@ -176,7 +162,7 @@ fn softmax_forward(device: &Device, halves: bool) -> Result<Finding> {
     let values: Vec<f32> = normals("scores", rows * PADDED).iter().map(|v| 30.0 * v).collect();
     let scores = floats(values.clone(), [rows, PADDED], device);
     let ours = read_values(weights_of(scores.clone(), TOKENS, scale, dtype))?;
-    let worst = error(&ours, &softmax::softmax(&values, PADDED, TOKENS, scale)).max(padding(&ours, PADDED, TOKENS));
+    let worst = relative_error(&ours, &softmax::softmax(&values, PADDED, TOKENS, scale)).max(padding(&ours, PADDED, TOKENS));
     let bytes = (4 + dtype.size()) * rows * PADDED;
     let bytes_per_second = rate_of(device, bytes, halves, || weights_of(scores.clone(), TOKENS, scale, dtype))?;
     Ok(Finding { bytes_per_second, ..Finding::new(worst, bound) })
@@ -200,7 +186,7 @@ fn softmax_gradient(device: &Device, halves: bool) -> Result<Finding> {
     let slopes = normals("gradient", rows * PADDED);
     let (on_device, gradient) = (upload(&weights, [rows, PADDED], halves, device), floats(slopes.clone(), [rows, PADDED], device));
     let ours = read_values(softmax_backward(on_device.clone(), gradient.clone(), TOKENS, scale))?;
-    let worst = error(&ours, &softmax::gradient(&weights, &slopes, PADDED, TOKENS, scale)).max(padding(&ours, PADDED, TOKENS));
+    let worst = relative_error(&ours, &softmax::gradient(&weights, &slopes, PADDED, TOKENS, scale)).max(padding(&ours, PADDED, TOKENS));
     let bytes = (4 + 2 * dtype.size()) * rows * PADDED;
     let bytes_per_second = rate_of(device, bytes, halves, || softmax_backward(on_device.clone(), gradient.clone(), TOKENS, scale))?;
     Ok(Finding { bytes_per_second, ..Finding::new(worst, bound) })

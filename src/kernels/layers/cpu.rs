@@ -103,7 +103,7 @@ struct Sizes {
 
 impl Sizes {
     fn of(q: &Shape, k: &Shape, heads: usize) -> Self {
-        Self { samples: q[0], heads, queries: q[1], keys: k[1], width: q[2] / heads, scale: scale(q, heads) }
+        Self { samples: q[0], heads, queries: q[1], keys: k[1], width: q[2] / heads, scale: scale(q[2], heads) }
     }
 
     /// Samples and heads, and where a head's weights are.

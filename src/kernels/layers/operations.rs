@@ -96,7 +96,7 @@ pub fn attention_with_weights<B: Layers>(
     heads: usize,
     columns: usize,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let (scale, products, keys) = (scale(&q.shape(), heads), q.dtype(), k.shape()[1]);
+    let (scale, products, keys) = (scale(q.shape()[2], heads), q.dtype(), k.shape()[1]);
     // Before the product: in half precision there may be no such scores.
     let q = split::<B>(B::float_mul_scalar(q, scale.into()), heads);
     let [k, v] = [k, v].map(|x| longer::<B>(split::<B>(x, heads), 2, columns));
@@ -113,7 +113,7 @@ pub fn attention_gradients<B: Layers>(
     gradient: FloatTensor<B>,
     heads: usize,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let (scale, keys, columns) = (scale(&q.shape(), heads), k.shape()[1], weights.shape()[3]);
+    let (scale, keys, columns) = (scale(q.shape()[2], heads), k.shape()[1], weights.shape()[3]);
     let [q, gradient] = [q, gradient].map(|x| split::<B>(x, heads));
     let [k, v] = [k, v].map(|x| longer::<B>(split::<B>(x, heads), 2, columns));
     let of_v = B::float_matmul(B::float_swap_dims(weights.clone(), 2, 3), gradient.clone());
@@ -136,9 +136,9 @@ pub fn self_attention_gradient<B: Layers>(
     B::float_cat(vec![q, k, v], 2)
 }
 
-/// Of products of queries and keys.
-pub fn scale(q: &Shape, heads: usize) -> f32 {
-    ((q[2] / heads) as f32).powf(-0.5)
+/// Of products of queries and keys of so many values, in all heads together.
+pub fn scale(width: usize, heads: usize) -> f32 {
+    ((width / heads) as f32).powf(-0.5)
 }
 
 /// The first `length` along a dimension.

@@ -4,6 +4,7 @@
 //! that layer's backward pass wants them: nothing is copied or turned. Its weights have a few columns more than there are keys ([`columns`]).
 
 use super::gpu::column_sums;
+use super::operations::scale;
 use super::{Layers, Product, columns};
 use crate::kernels::backends::{allocate, gpu_of, on_buffers};
 use crate::kernels::gpu::Gpu;
@@ -71,9 +72,9 @@ pub fn product(a: &CubeTensor, b: &CubeTensor, product: Product) -> Option<CubeT
     let width = |shape: &Shape| shape[shape.num_dims() - 1];
     let rows = |shape: &Shape| shape.num_elements() / width(shape).max(1);
     let (m, k, n, turned) = match product {
-        Product::Forward => (rows(&ashape), width(&ashape), bshape[1], Turned { a: false, b: false }),
-        Product::Input => (rows(&ashape), width(&ashape), bshape[0], Turned { a: false, b: true }),
-        Product::Parameters => (width(&ashape), rows(&ashape), width(&bshape), Turned { a: true, b: false }),
+        Product::Forward => (rows(&ashape), width(&ashape), bshape[1], Turned::NEITHER),
+        Product::Input => (rows(&ashape), width(&ashape), bshape[0], Turned::B),
+        Product::Parameters => (width(&ashape), rows(&ashape), width(&bshape), Turned::A),
     };
     let products = Products::of(&[a, b], &[m * n])?;
     let sizes = Sizes::plain(products.way, m, k, n);
@@ -101,10 +102,6 @@ pub struct SelfAttention {
     heads: usize,
 }
 
-const STRAIGHT: Turned = Turned { a: false, b: false };
-const TURN_A: Turned = Turned { a: true, b: false };
-const TURN_B: Turned = Turned { a: false, b: true };
-
 impl SelfAttention {
     /// None where a device or our kernels do not take it.
     pub fn of(qkv: &CubeTensor, heads: usize) -> Option<Self> {
@@ -114,10 +111,6 @@ impl SelfAttention {
         let products = Products::of(&[qkv], &[squares, samples * tokens * 3 * width])?;
         let whole = [products.way.columns(), products.way.whole()].iter().all(|n| (width / heads).is_multiple_of(*n));
         whole.then(|| Self { products, qkv: into_contiguous(qkv.clone()), samples, tokens, width, heads })
-    }
-
-    fn scale(&self) -> f32 {
-        ((self.width / self.heads) as f32).powf(-0.5)
     }
 
     fn columns(&self) -> usize {
@@ -163,10 +156,10 @@ impl SelfAttention {
     pub fn forward(&self) -> (CubeTensor, CubeTensor) {
         let (qkv, square) = (&self.qkv, self.square());
         let scores = self.new_square();
-        self.multiply(TURN_B, true, [(qkv, self.third(0)), (qkv, self.third(1)), (&scores, square)]);
-        let weights = CubeBackend::softmax_of(scores, self.tokens, self.scale(), qkv.dtype);
+        self.multiply(Turned::B, true, [(qkv, self.third(0)), (qkv, self.third(1)), (&scores, square)]);
+        let weights = CubeBackend::softmax_of(scores, self.tokens, scale(self.width, self.heads), qkv.dtype);
         let read = allocate(qkv, Shape::new([self.samples, self.tokens, self.width]), DType::F32);
-        self.multiply(STRAIGHT, false, [(&weights, square), (qkv, self.third(2)), (&read, self.tokens())]);
+        self.multiply(Turned::NEITHER, false, [(&weights, square), (qkv, self.third(2)), (&read, self.tokens())]);
         (read, weights)
     }
 
@@ -176,11 +169,11 @@ impl SelfAttention {
         let [weights, gradient] = [weights, gradient].map(into_contiguous);
         let result = allocate(qkv, qkv.shape(), DType::F32);
         let of_weights = self.new_square();
-        self.multiply(TURN_B, true, [(&gradient, self.tokens()), (qkv, self.third(2)), (&of_weights, square)]);
-        self.multiply(TURN_A, false, [(&weights, square), (&gradient, self.tokens()), (&result, self.third(2))]);
-        let of_scores = CubeBackend::softmax_gradient(weights, of_weights, self.tokens, self.scale());
-        self.multiply(STRAIGHT, false, [(&of_scores, square), (qkv, self.third(1)), (&result, self.third(0))]);
-        self.multiply(TURN_A, false, [(&of_scores, square), (qkv, self.third(0)), (&result, self.third(1))]);
+        self.multiply(Turned::B, true, [(&gradient, self.tokens()), (qkv, self.third(2)), (&of_weights, square)]);
+        self.multiply(Turned::A, false, [(&weights, square), (&gradient, self.tokens()), (&result, self.third(2))]);
+        let of_scores = CubeBackend::softmax_gradient(weights, of_weights, self.tokens, scale(self.width, self.heads));
+        self.multiply(Turned::NEITHER, false, [(&of_scores, square), (qkv, self.third(1)), (&result, self.third(0))]);
+        self.multiply(Turned::A, false, [(&of_scores, square), (qkv, self.third(0)), (&result, self.third(1))]);
         result
     }
 }
