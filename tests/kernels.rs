@@ -4,17 +4,25 @@
 //! Without a Vulkan adapter the GPU tests say so and pass, unless MOUE_NEEDS_VULKAN is set: then they fail. `tests/run` sets it.
 #![cfg(feature = "train")]
 
+use burn::backend::DispatchDevice;
 use burn::prelude::*;
+use burn::tensor::DType;
+use burn_wgpu::CubeTensor;
+use cubecl::client::Client;
+use cubecl::wgpu::{AutoCompiler, WgpuServer};
+use cubecl_common::device::Device as _;
 use moue::config::DeviceChoice;
 use moue::engine::adapters::{Api, adapters};
 use moue::engine::device::open;
 use moue::engine::read_values;
-use moue::kernels::gpu::{Gpu, GpuError, Operand};
+use moue::kernels::gpu::{Gpu, GpuError, Kernel, Launch, Operand, Region};
 use moue::kernels::product::{self, Way};
+use moue::kernels::queue::{Queue, operands};
 use moue::kernels::reference;
 use moue::kernels::reference::patch_gather::Rows;
 use moue::kernels::reference::patch_pixels::Patches;
-use moue::kernels::{gather_rows, hog_cells, hog_tokens, layer_norm, patch_pixels, scatter_rows, softmax, upload_index, upload_pixels};
+use moue::kernels::{column_sums, layer_norm, patch_gather, softmax};
+use moue::kernels::{gather_rows, hog_cells, hog_tokens, patch_pixels, scatter_rows, upload_index, upload_pixels};
 use moue::selftest::{Golden, largest_difference};
 use std::path::Path;
 use std::process::Command;
@@ -192,14 +200,14 @@ fn default_limits() -> Option<Gpu> {
 fn buffer(gpu: &Gpu, contents: &[u8], per_sample: u64) -> Operand {
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
     let buffer = gpu.device().create_buffer_init(&BufferInitDescriptor { label: None, contents, usage });
-    Operand { buffer, offset: 0, size: contents.len() as u64, per_sample }
+    Operand { place: Region { buffer, offset: 0 }, size: contents.len() as u64, per_sample }
 }
 
 fn read(gpu: &Gpu, operand: &Operand) -> Vec<u8> {
     let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
     let copy = gpu.device().create_buffer(&wgpu::BufferDescriptor { label: None, size: operand.size, usage, mapped_at_creation: false });
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
-    encoder.copy_buffer_to_buffer(&operand.buffer, 0, &copy, 0, operand.size);
+    encoder.copy_buffer_to_buffer(&operand.place.buffer, 0, &copy, 0, operand.size);
     gpu.queue().submit([encoder.finish()]);
     copy.slice(..).map_async(wgpu::MapMode::Read, |r| r.unwrap());
     gpu.device().poll(wgpu::PollType::wait_indefinitely()).unwrap();
@@ -219,14 +227,14 @@ fn a_batch_over_the_largest_binding_is_split() {
     let source = buffer(&gpu, &bytes(&x), per_sample);
     let list = buffer(&gpu, &index.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>(), 20);
     let result = buffer(&gpu, &vec![0xff; 4 * 15 * rows.width], (4 * 5 * rows.width) as u64);
-    moue::kernels::patch_gather::gather(&gpu, &rows, rows.width, [source, list, result.clone()]).unwrap();
+    gpu.run(&[patch_gather::gather(&rows, rows.width, [source, list, result.clone()])]).unwrap();
     assert_eq!(read(&gpu, &result), bytes(&reference::patch_gather::gather(&x, &index, &rows)));
 
     // A single sample over the limit is told, with the kernel and both numbers.
     let one = Rows { samples: 1, rows: 36 << 10, ..rows };
     let source = buffer(&gpu, &bytes(&x), 3 * per_sample);
     let list = buffer(&gpu, &[0; 20], 20);
-    let error = moue::kernels::patch_gather::gather(&gpu, &one, rows.width, [source, list, result]).unwrap_err();
+    let error = gpu.run(&[patch_gather::gather(&one, rows.width, [source, list, result])]).unwrap_err();
     assert!(matches!(error, GpuError::TooLarge { kernel: "patch_gather", bytes, limit } if bytes == 3 * per_sample && limit < bytes));
 }
 
@@ -245,9 +253,10 @@ fn rows_over_the_largest_binding_are_split() {
     let (before, behind) = (67, 5);
     let placed = |v: &[f32], per_sample: u64| {
         let whole = [vec![f32::NAN; before], v.to_vec(), vec![f32::NAN; behind]].concat();
-        Operand { offset: 4 * before as u64, size: 4 * v.len() as u64, ..buffer(&gpu, &bytes(&whole), per_sample) }
+        let Operand { place, .. } = buffer(&gpu, &bytes(&whole), per_sample);
+        Operand { place: Region { offset: 4 * before as u64, ..place }, size: 4 * v.len() as u64, per_sample }
     };
-    let whole = |operand: &Operand| floats(read(&gpu, &Operand { offset: 0, size: operand.buffer.size(), ..operand.clone() }));
+    let whole = |operand: &Operand| floats(read(&gpu, &Operand { size: operand.place.buffer.size(), ..operand.clone() }));
     let inside = |operand: &Operand| {
         let all = whole(operand);
         assert!(all[..before].iter().chain(&all[all.len() - behind..]).all(|v| v.is_nan()), "written outside");
@@ -264,7 +273,7 @@ fn rows_over_the_largest_binding_are_split() {
     let [gamma, beta] = [3, 4].map(|salt| values(width, salt));
     let sizes = rows.norm_sizes();
     let out = placed(&vec![f32::NAN; count * width], sizes[3]);
-    layer_norm::norm(&gpu, &rows, [placed(&x, sizes[0]), placed(&gamma, 0), placed(&beta, 0), out.clone()]).unwrap();
+    gpu.run(&[layer_norm::norm(&rows, [placed(&x, sizes[0]), placed(&gamma, 0), placed(&beta, 0), out.clone()])]).unwrap();
     close("norm", &inside(&out), &reference::layer_norm::norm(&x, &gamma, &beta, 1e-6));
     drop(out);
 
@@ -274,10 +283,14 @@ fn rows_over_the_largest_binding_are_split() {
     let of_x = placed(&vec![f32::NAN; count * width], sizes[3]);
     let chunks = placed(&vec![f32::NAN; rows.chunks() * 2 * width], sizes[4]);
     let [of_gamma, of_beta] = [(); 2].map(|()| placed(&vec![f32::NAN; width], 0));
-    layer_norm::gradients(&gpu, &rows, [x, placed(&gamma, 0), gradient, of_x.clone(), chunks.clone()]).unwrap();
+    let summed = Operand { per_sample: 0, ..chunks.clone() };
+    // One after the other, in one submission.
+    gpu.run(&[
+        layer_norm::gradients(&rows, [x, placed(&gamma, 0), gradient, of_x.clone(), chunks.clone()]),
+        layer_norm::sums(&rows, [summed, of_gamma.clone(), of_beta.clone()]),
+    ])
+    .unwrap();
     inside(&chunks);
-    let summed = Operand { per_sample: 0, ..chunks };
-    layer_norm::sums(&gpu, &rows, [summed, of_gamma.clone(), of_beta.clone()]).unwrap();
     for (what, (ours, exact)) in ["x", "gamma", "beta"].iter().zip([of_x, of_gamma, of_beta].iter().zip(&exact)) {
         close(what, &inside(ours), exact);
     }
@@ -286,8 +299,38 @@ fn rows_over_the_largest_binding_are_split() {
     let rows = softmax::Rows::of(count, width, columns, scale, false).unwrap();
     let scores = values(count * width, 5);
     let made = placed(&vec![f32::NAN; count * width], rows.forward_sizes()[1]);
-    softmax::forward(&gpu, &rows, [placed(&scores, rows.forward_sizes()[0]), made.clone()]).unwrap();
+    gpu.run(&[softmax::forward(&rows, [placed(&scores, rows.forward_sizes()[0]), made.clone()])]).unwrap();
     close("softmax", &inside(&made), &reference::softmax::softmax(&scores, width, columns, scale));
+}
+
+/// What a launch that cannot run was to write is an error to read, and so is what another launch makes of it.
+#[test]
+fn a_launch_that_cannot_run_is_told_where_its_results_are_read() {
+    static BROKEN: Kernel = Kernel { name: "broken", source: "no WGSL", entry: "none", buffers: 2, results: 1, checks_itself: false };
+    let Some(device) = vulkan() else { return };
+    let DispatchDevice::Cube(device) = device.as_dispatch().clone() else { panic!("Vulkan is wgpu") };
+    let cubecl::Device::Wgpu(adapter) = &device else { panic!("{device:?}") };
+    let client = Client::load::<WgpuServer<AutoCompiler>>(adapter.to_id());
+    let tensor = |values: [f32; 4]| {
+        let handle = client.create_from_slice(&values.map(f32::to_le_bytes).concat());
+        CubeTensor::new_contiguous(client.clone(), device.clone(), Shape::new([4]), handle, DType::F32)
+    };
+    let [x, failed, after, sums] = [[1.0, 2.0, 3.0, 4.0], [0.0; 4], [0.0; 4], [0.0; 4]].map(tensor);
+    let queue = Queue::of(&x).unwrap();
+    let read = |tensor: &CubeTensor| client.read_one(tensor.handle.clone()).map(|bytes| bytes.to_vec());
+    let summed = |from: &CubeTensor, to: &CubeTensor| column_sums::launch(2, 2, 1, operands([from, to], [0; 2]));
+    let broken = operands([&x, &failed], [0; 2]).into();
+    // The first of two that go together, and one that comes after them.
+    let broken = Launch { kernel: &BROKEN, constants: Vec::new(), operands: broken, samples: 1, groups: 1, params: Vec::new() };
+    queue.submit([summed(&x, &sums), broken]);
+    queue.submit([summed(&failed, &after)]);
+    for tensor in [&sums, &failed, &after] {
+        let told = read(tensor).unwrap_err().to_string();
+        assert!(told.contains("kernel broken: the driver refuses it"), "{told}");
+    }
+    // Nothing else is spoilt.
+    queue.submit([summed(&x, &sums)]);
+    assert_eq!(read(&sums).unwrap()[..8], [4.0f32, 6.0].map(f32::to_le_bytes).concat());
 }
 
 /// Names of what a shader lacks in a tree.

@@ -1,6 +1,6 @@
 //! The kernels on burn's backends: shaders on wgpu, twins on the CPU, tensor operations elsewhere, gradients for what has them.
 
-use super::gpu::{self, Gpu, GpuError, Operand};
+use super::queue::{Queue, allocate, operands};
 use super::reference::hog::Layout;
 use super::reference::patch_gather::Rows;
 use super::reference::patch_pixels::Patches;
@@ -15,9 +15,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{AutodiffBackend, Backend, Flex, TensorMetadata, backend_extension};
 use burn::prelude::{Shape, TensorData};
 use burn::tensor::{DType, f16};
-use burn_wgpu::{CubeBackend, CubeTensor};
-use cubecl::wgpu::{AutoCompiler, WgpuServer};
-use std::sync::Arc;
+use burn_wgpu::CubeBackend;
 
 /// What a HOG is made of, beside the pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,72 +130,30 @@ impl Kernels for Flex {
     }
 }
 
-/// The wgpu device under a tensor, if our shaders can run on it.
-pub(super) fn gpu_of(x: &CubeTensor) -> Option<Arc<Gpu>> {
-    match &x.device {
-        cubecl::Device::Wgpu(device) => gpu::shared(device),
-        _ => None,
-    }
-}
-
-/// A new tensor without gaps.
-pub(super) fn allocate(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
-    let handle = like.client.empty(shape.num_elements() * dtype.size());
-    CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, handle, dtype)
-}
-
-/// Runs `launch` over the buffers of contiguous tensors, each with its bytes for a sample (0: shared).
-///
-/// # Panics
-/// If the device is lost or out of memory, as every operation of burn does; if one sample alone is larger than a binding may be, or the
-/// driver refuses the shader.
-pub(super) fn on_buffers<const N: usize>(tensors: [(&CubeTensor, u64); N], launch: impl FnOnce([Operand; N]) -> Result<(), GpuError>) {
-    let run = || {
-        let client = &tensors[0].0.client;
-        let mut held = Vec::with_capacity(N);
-        for (tensor, _) in &tensors {
-            // Also submits what burn has queued up for this buffer.
-            let resource = client.get_resource::<WgpuServer<AutoCompiler>>(tensor.handle.clone());
-            held.push(resource.map_err(|e| GpuError::Buffer { reason: e.to_string() })?);
-        }
-        client.flush().map_err(|e| GpuError::Buffer { reason: e.to_string() })?;
-        launch(std::array::from_fn(|i| {
-            let resource = held[i].resource();
-            let size = tensors[i].0.meta.num_elements() as u64 * tensors[i].0.dtype.size() as u64;
-            Operand { buffer: resource.buffer.clone(), offset: resource.offset, size, per_sample: tensors[i].1 }
-        }))
-    };
-    run().unwrap_or_else(|error: GpuError| panic!("{error}"));
-}
-
 impl Kernels for CubeBackend {
     fn hog(pixels: IntTensor<Self>, spec: HogSpec) -> FloatTensor<Self> {
         let shape = pixels.shape();
         let (layout, result) = (spec.layout([shape[1], shape[2], shape[3]]), spec.result(&shape));
-        let Some(gpu) = gpu_of(&pixels).filter(|_| result.num_elements() > 0) else {
+        let Some(queue) = Queue::of(&pixels).filter(|_| result.num_elements() > 0) else {
             return operations::hog::<Self>(operations::numbers::<Self>(pixels), spec);
         };
         let pixels = burn_wgpu::into_contiguous(pixels);
         let weights = operations::values::<Self>(hog::weights(&layout), &pixels.device);
         let out = allocate(&pixels, result, DType::F32);
-        let values = layout.values(spec.patch) as u64;
-        on_buffers([(&pixels, layout.bytes() as u64), (&weights, 0), (&out, 4 * values)], |operands| {
-            hog::launch(&gpu, &layout, spec.patch, shape[0], operands)
-        });
+        let sizes = [layout.bytes(), 0, 4 * layout.values(spec.patch)].map(|v| v as u64);
+        queue.submit([hog::launch(&layout, spec.patch, shape[0], operands([&pixels, &weights, &out], sizes))]);
         out
     }
 
     fn patch_pixels(pixels: IntTensor<Self>, scales: FloatTensor<Self>, index: IntTensor<Self>, patches: Patches) -> FloatTensor<Self> {
         let [b, k] = [index.shape()[0], index.shape()[1]];
-        let Some(gpu) = gpu_of(&scales).filter(|_| b * k * patches.count() > 0) else {
+        let Some(queue) = Queue::of(&scales).filter(|_| b * k * patches.count() > 0) else {
             return operations::patch_pixels::<Self>(operations::numbers::<Self>(pixels), scales, index, patches);
         };
         let [pixels, scales, index] = [pixels, scales, index].map(burn_wgpu::into_contiguous);
         let out = allocate(&scales, Shape::new([b, k, patches.values()]), DType::F32);
         let sizes = [patches.bytes(), 8 * patches.channels, 4 * k, 4 * k * patches.values()].map(|v| v as u64);
-        on_buffers([(&pixels, sizes[0]), (&scales, sizes[1]), (&index, sizes[2]), (&out, sizes[3])], |operands| {
-            patch_pixels::launch(&gpu, &patches, b, k, operands)
-        });
+        queue.submit([patch_pixels::launch(&patches, b, k, operands([&pixels, &scales, &index, &out], sizes))]);
         out
     }
 
@@ -205,15 +161,13 @@ impl Kernels for CubeBackend {
         let rows = rows_of(&x.shape(), &index.shape(), x.shape()[1]);
         let row_bytes = rows.width * x.dtype().size();
         let some = rows.samples * rows.rows * rows.kept * rows.width > 0;
-        let Some(gpu) = gpu_of(&x).filter(|_| some) else {
+        let Some(queue) = Queue::of(&x).filter(|_| some) else {
             return operations::gather_rows::<Self>(x, index);
         };
         let [x, index] = [x, index].map(burn_wgpu::into_contiguous);
         let out = allocate(&x, Shape::new([rows.samples, rows.kept, rows.width]), x.dtype());
         let sizes = [rows.rows * row_bytes, 4 * rows.kept, rows.kept * row_bytes].map(|v| v as u64);
-        on_buffers([(&x, sizes[0]), (&index, sizes[1]), (&out, sizes[2])], |operands| {
-            patch_gather::gather(&gpu, &rows, row_bytes / 4, operands)
-        });
+        queue.submit([patch_gather::gather(&rows, row_bytes / 4, operands([&x, &index, &out], sizes))]);
         out
     }
 
@@ -221,15 +175,13 @@ impl Kernels for CubeBackend {
         let rows = rows_of(&x.shape(), &index.shape(), rows);
         let row_bytes = rows.width * x.dtype().size();
         let some = rows.samples * rows.rows * rows.kept * rows.width > 0;
-        let Some(gpu) = gpu_of(&x).filter(|_| some && rows.kept <= patch_gather::MOST_KEPT) else {
+        let Some(queue) = Queue::of(&x).filter(|_| some && rows.kept <= patch_gather::MOST_KEPT) else {
             return operations::scatter_rows::<Self>(x, index, rows.rows);
         };
         let [x, index] = [x, index].map(burn_wgpu::into_contiguous);
         let out = allocate(&x, Shape::new([rows.samples, rows.rows, rows.width]), x.dtype());
         let sizes = [rows.kept * row_bytes, 4 * rows.kept, rows.rows * row_bytes].map(|v| v as u64);
-        on_buffers([(&x, sizes[0]), (&index, sizes[1]), (&out, sizes[2])], |operands| {
-            patch_gather::scatter(&gpu, &rows, row_bytes / 4, x.dtype() == DType::F16, operands)
-        });
+        queue.submit([patch_gather::scatter(&rows, row_bytes / 4, x.dtype() == DType::F16, operands([&x, &index, &out], sizes))]);
         out
     }
 }

@@ -1,7 +1,7 @@
 //! Host side of `shaders/column_sums.wgsl`: the sums of the columns of `[R, D]`, which gradients of biases are. The CPU twin is
 //! [`reference::column_sums`](super::reference::column_sums).
 
-use super::gpu::{Gpu, GpuError, Kernel, Launch, Operand};
+use super::gpu::{Constants, Kernel, Launch, Operand};
 
 /// Source `[R, D]`, result `[G, D]`.
 pub static COLUMN_SUMS: Kernel = Kernel {
@@ -9,6 +9,7 @@ pub static COLUMN_SUMS: Kernel = Kernel {
     source: include_str!("../../shaders/column_sums.wgsl"),
     entry: "column_sums",
     buffers: 2,
+    results: 1,
     checks_itself: false,
 };
 
@@ -26,8 +27,8 @@ pub fn chunks(rows: usize, width: usize) -> usize {
 }
 
 /// Sums of the rows of each of `chunks` chunks, f32.
-pub fn launch(gpu: &Gpu, rows: usize, width: usize, chunks: usize, operands: [Operand; 2]) -> Result<(), GpuError> {
-    let params = [rows, width, rows.div_ceil(chunks)].map(|v| v as u32);
+pub fn launch<P>(rows: usize, width: usize, chunks: usize, operands: [Operand<P>; 2]) -> Launch<P> {
+    let params = [rows, width, rows.div_ceil(chunks)].map(|v| v as u32).into();
     let groups = chunks * width.div_ceil(LANES);
-    gpu.run(&Launch { kernel: &COLUMN_SUMS, constants: Vec::new(), operands: &operands, samples: 1, groups, params: &params })
+    Launch { kernel: &COLUMN_SUMS, constants: Constants::new(), operands: operands.into(), samples: 1, groups, params }
 }

@@ -1,8 +1,9 @@
 //! Runs our WGSL on the wgpu device and queue that burn uses: compiles and keeps pipelines, binds buffers, cuts a batch that is larger than
-//! one binding may be, and dispatches. Knows no tensor, and of single kernels only which of the products a device gets right.
+//! one binding may be, and dispatches. Knows no tensor (that is [`queue`](super::queue)), and of single kernels only which of the products a
+//! device gets right.
 //!
 //! Our shaders do not go through cubecl, which takes WGSL only where its own compiler is WGSL. They are ordinary compute pipelines on the
-//! same queue, so they keep their order with burn's work, whatever compiler burn chose.
+//! same queue, whatever compiler burn chose.
 //!
 //! Every storage binding is `read_write`: burn hands out pieces of large buffers, two operands may be pieces of the same one, and wgpu
 //! allows that within a dispatch only if both are bound in the same way.
@@ -27,19 +28,31 @@ pub struct Kernel {
     pub entry: &'static str,
     /// Storage buffers, at bindings 1 and up; binding 0 is the uniform `Params`.
     pub buffers: usize,
-    /// Whether it goes without wgpu's bounds checks: no index comes from a tensor, and sizes are checked on the host.
+    /// Of these, those that it writes, which are the last ones.
+    pub results: usize,
+    /// Whether it goes without wgpu's bounds checks: no index comes from a tensor, and sizes are checked on the host. Its data begins at
+    /// multiples of [`ALIGNED`] bytes of what is bound.
     pub checks_itself: bool,
 }
 
 /// Values of a shader's `override` constants, by name.
 pub type Constants = Vec<(&'static str, u32)>;
 
-/// A storage buffer of a launch.
+/// What four f32 take, which some kernels read at once.
+pub const ALIGNED: u64 = 16;
+
+/// Where data lies.
 #[derive(Clone, Debug)]
-pub struct Operand {
+pub struct Region {
     pub buffer: wgpu::Buffer,
-    /// Where the data begins, in bytes.
+    /// Where it begins, in bytes.
     pub offset: u64,
+}
+
+/// The data of a storage buffer of a launch; `P` says where it is.
+#[derive(Clone, Debug)]
+pub struct Operand<P = Region> {
+    pub place: P,
     /// Bytes of data.
     pub size: u64,
     /// Bytes that belong to one sample, of which the last may have fewer; 0 where all samples share the whole.
@@ -47,15 +60,37 @@ pub struct Operand {
 }
 
 /// One use of a kernel.
-pub struct Launch<'a> {
+#[derive(Clone, Debug)]
+pub struct Launch<P = Region> {
     pub kernel: &'static Kernel,
     pub constants: Constants,
-    pub operands: &'a [Operand],
+    pub operands: Vec<Operand<P>>,
     pub samples: usize,
     /// Workgroups for each sample.
     pub groups: usize,
     /// What `Params` holds after `base`, `groups`, `groups_x` and the beginnings of more than [`BASES`] buffers.
-    pub params: &'a [u32],
+    pub params: Vec<u32>,
+}
+
+impl<P> Launch<P> {
+    /// The operands that the kernel reads only.
+    pub fn sources(&self) -> &[Operand<P>] {
+        &self.operands[..self.operands.len() - self.kernel.results]
+    }
+
+    /// Those that it writes.
+    pub fn results(&self) -> &[Operand<P>] {
+        &self.operands[self.operands.len() - self.kernel.results..]
+    }
+
+    /// The same launch with its data elsewhere.
+    pub fn placed<Q, E>(self, mut place: impl FnMut(P) -> Result<Q, E>) -> Result<Launch<Q>, E> {
+        let Self { kernel, constants, operands, samples, groups, params } = self;
+        let placed =
+            operands.into_iter().map(|Operand { place: old, size, per_sample }| Ok(Operand { place: place(old)?, size, per_sample }));
+        let operands = placed.collect::<Result<_, E>>()?;
+        Ok(Launch { kernel, constants, operands, samples, groups, params })
+    }
 }
 
 /// Why a kernel did not run.
@@ -63,9 +98,11 @@ pub struct Launch<'a> {
 pub enum GpuError {
     /// One sample alone is larger than a binding of the device may be.
     TooLarge { kernel: &'static str, bytes: u64, limit: u64 },
+    /// Data of a kernel that reads [`ALIGNED`] bytes at once begins in the midst of them.
+    Unaligned { kernel: &'static str, offset: u64 },
     /// The driver does not take the shader.
     Pipeline { kernel: &'static str, reason: String },
-    /// burn cannot hand out a buffer.
+    /// A buffer cannot be read.
     Buffer { reason: String },
 }
 
@@ -75,8 +112,11 @@ impl fmt::Display for GpuError {
             GpuError::TooLarge { kernel, bytes, limit } => {
                 write!(f, "kernel {kernel}: one sample takes {bytes} bytes, the device binds at most {limit}")
             }
+            GpuError::Unaligned { kernel, offset } => {
+                write!(f, "kernel {kernel}: data begins {offset} bytes into what is bound, not at a multiple of {ALIGNED}")
+            }
             GpuError::Pipeline { kernel, reason } => write!(f, "kernel {kernel}: the driver refuses it: {reason}"),
-            GpuError::Buffer { reason } => write!(f, "no buffer from burn: {reason}"),
+            GpuError::Buffer { reason } => write!(f, "reading a buffer: {reason}"),
         }
     }
 }
@@ -95,6 +135,7 @@ type PipelineKey = (&'static str, &'static str, Constants);
 pub struct Gpu {
     device: wgpu::Device,
     queue: wgpu::Queue,
+    bounds: Bounds,
     pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
     /// By their words: launches are much the same from step to step, and a new buffer for each costs more than the launch.
     params: Mutex<HashMap<Vec<u32>, wgpu::Buffer>>,
@@ -108,7 +149,8 @@ const MOST_PARAMS: usize = 4096;
 
 impl Gpu {
     pub fn new(device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        Self { device, queue, pipelines: Mutex::default(), params: Mutex::default(), single: None, halves: None }
+        let bounds = Bounds::of(&device.limits());
+        Self { device, queue, bounds, pipelines: Mutex::default(), params: Mutex::default(), single: None, halves: None }
     }
 
     /// With products in the best way that the device has and gets right.
@@ -127,8 +169,7 @@ impl Gpu {
 
     /// Bytes that a kernel may bind at once.
     pub fn largest_binding(&self) -> u64 {
-        let bounds = Bounds::of(&self.device.limits());
-        bounds.binding.saturating_sub(bounds.alignment + 4)
+        self.bounds.binding.saturating_sub(self.bounds.alignment + 4)
     }
 
     /// Values of a buffer that can be copied from, once all that has been submitted is done.
@@ -160,39 +201,39 @@ impl Gpu {
         &self.queue
     }
 
-    /// Submits the launch to the queue; does not wait for it.
-    pub fn run(&self, launch: &Launch) -> Result<(), GpuError> {
-        if launch.samples == 0 || launch.groups == 0 {
-            return Ok(());
-        }
-        let pipeline = self.pipeline(launch.kernel, &launch.constants)?;
-        let bounds = Bounds::of(&self.device.limits());
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(launch.kernel.entry) });
-        {
-            let mut pass =
-                encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(launch.kernel.entry), ..Default::default() });
+    /// Submits launches to the queue, in their order; does not wait for them.
+    ///
+    /// # Errors
+    /// Where one of them cannot run: none of them does then.
+    pub fn run(&self, launches: &[Launch]) -> Result<(), GpuError> {
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("moue") });
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("moue"), ..Default::default() });
+        for launch in launches.iter().filter(|launch| launch.samples > 0 && launch.groups > 0) {
+            let pipeline = self.pipeline(launch.kernel, &launch.constants)?;
             pass.set_pipeline(&pipeline.pipeline);
-            for part in bounds.parts(launch)? {
-                let [x, y] = bounds.dispatch(launch, &part);
-                pass.set_bind_group(0, &self.bind(&pipeline.layout, launch, &part, &bounds), &[]);
+            for part in self.bounds.parts(launch)? {
+                let [x, y] = self.bounds.dispatch(launch, &part);
+                pass.set_bind_group(0, &self.bind(&pipeline.layout, launch, &part), &[]);
                 pass.dispatch_workgroups(x, y, 1);
             }
         }
+        drop(pass);
         self.queue.submit([encoder.finish()]);
         Ok(())
     }
 
-    fn bind(&self, layout: &wgpu::BindGroupLayout, launch: &Launch, part: &Range<usize>, bounds: &Bounds) -> wgpu::BindGroup {
+    fn bind(&self, layout: &wgpu::BindGroupLayout, launch: &Launch, part: &Range<usize>) -> wgpu::BindGroup {
+        let bounds = &self.bounds;
         let windows: Vec<Window> = launch.operands.iter().map(|o| Window::of(o, part, bounds.alignment)).collect();
         let mut words = [0u32; BASES].to_vec();
         words.iter_mut().zip(&windows).for_each(|(base, w)| *base = w.base as u32);
         words.extend([(part.len() * launch.groups) as u32, bounds.dispatch(launch, part)[0]]);
         words.extend(windows.iter().skip(BASES).map(|w| w.base as u32));
-        words.extend(launch.params);
+        words.extend(&launch.params);
         words.resize(words.len().next_multiple_of(4), 0);
         let params = self.params(words);
         let storage = launch.operands.iter().zip(&windows).map(|(operand, w)| wgpu::BufferBinding {
-            buffer: &operand.buffer,
+            buffer: &operand.place.buffer,
             offset: w.start,
             size: std::num::NonZeroU64::new(w.size),
         });
@@ -301,7 +342,11 @@ impl Bounds {
     fn parts(&self, launch: &Launch) -> Result<Vec<Range<usize>>, GpuError> {
         let kernel = launch.kernel.name;
         let mut most = launch.samples as u64;
-        for operand in launch.operands {
+        for operand in &launch.operands {
+            let offset = operand.place.offset % self.alignment;
+            if launch.kernel.checks_itself && !offset.is_multiple_of(ALIGNED) {
+                return Err(GpuError::Unaligned { kernel, offset });
+            }
             let needed = operand.per_sample.max(if operand.per_sample == 0 { operand.size } else { 0 });
             // The data may begin anywhere behind an aligned offset and ends on a whole word.
             let room = self.binding.saturating_sub(self.alignment + 4);
@@ -337,13 +382,13 @@ struct Window {
 impl Window {
     fn of(operand: &Operand, part: &Range<usize>, alignment: u64) -> Self {
         let skipped = part.start as u64 * operand.per_sample;
-        let begin = operand.offset + skipped;
+        let begin = operand.place.offset + skipped;
         let left = operand.size.saturating_sub(skipped);
         // Not beyond the data: a shader may take the binding's length for the end of a last sample that is not whole.
         let length = if operand.per_sample == 0 { left } else { left.min(part.len() as u64 * operand.per_sample) };
         let start = begin - begin % alignment;
         let base = begin - start;
-        let size = (base + length).next_multiple_of(4).max(4).min(operand.buffer.size() - start);
+        let size = (base + length).next_multiple_of(4).max(4).min(operand.place.buffer.size() - start);
         Self { start, size, base }
     }
 }

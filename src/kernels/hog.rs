@@ -1,12 +1,12 @@
 //! Host side of `shaders/hog.wgsl`: its bindings, its constants and how many workgroups it takes. The CPU twin is
 //! [`reference::hog`](super::reference::hog).
 
-use super::gpu::{Constants, Gpu, GpuError, Kernel, Launch, Operand};
+use super::gpu::{Constants, Kernel, Launch, Operand};
 use super::reference::hog::{Layout, window};
 
 /// Pixels `[B, H, W, C]` as bytes, window weights, result `[B, values]`.
 pub static HOG: Kernel =
-    Kernel { name: "hog", source: include_str!("../../shaders/hog.wgsl"), entry: "hog", buffers: 3, checks_itself: false };
+    Kernel { name: "hog", source: include_str!("../../shaders/hog.wgsl"), entry: "hog", buffers: 3, results: 1, checks_itself: false };
 
 /// Threads of a workgroup, as in the shader.
 const LANES: usize = 192;
@@ -34,18 +34,18 @@ pub fn weights(layout: &Layout) -> Vec<f32> {
     if layout.window > 0 { window(layout.window) } else { vec![1.0] }
 }
 
-/// Computes the HOG of `samples` pictures. `pixels` holds `[H, W, C]` bytes for each, `result` what
-/// [`Layout::values`] says, both without gaps.
-pub fn launch(gpu: &Gpu, layout: &Layout, patch: usize, samples: usize, [pixels, weights, result]: [Operand; 3]) -> Result<(), GpuError> {
+/// The HOG of `samples` pictures, of pixels and weights. There are `[H, W, C]` bytes for each, and as many results as [`Layout::values`]
+/// says, both without gaps.
+pub fn launch<P>(layout: &Layout, patch: usize, samples: usize, operands: [Operand<P>; 3]) -> Launch<P> {
     let run = run(layout);
     let runs = layout.cells_x().div_ceil(run);
     let sizes = [layout.width, layout.height, layout.cells_x(), layout.cells_y(), runs, layout.values(patch), run];
-    gpu.run(&Launch {
+    Launch {
         kernel: &HOG,
         constants: constants(layout, patch),
-        operands: &[pixels, weights, result],
+        operands: operands.into(),
         samples,
         groups: runs * layout.cells_y(),
-        params: &sizes.map(|v| v as u32),
-    })
+        params: sizes.map(|v| v as u32).into(),
+    }
 }

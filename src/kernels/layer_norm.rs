@@ -1,17 +1,18 @@
 //! Host side of `shaders/layer_norm.wgsl`: layer norm of rows `[R, D]` and its gradients. The reference is
 //! [`reference::layer_norm`](super::reference::layer_norm).
 
-use super::gpu::{Constants, Gpu, GpuError, Kernel, Launch, Operand};
+use super::gpu::{Constants, Kernel, Launch, Operand};
 use super::teams::Team;
 
 const SOURCE: &str = include_str!("../../shaders/layer_norm.wgsl");
 
 /// x `[R, D]`, gamma `[D]`, beta `[D]`, result `[R, D]`.
-pub static NORM: Kernel = Kernel { name: "layer_norm", source: SOURCE, entry: "norm", buffers: 4, checks_itself: false };
+pub static NORM: Kernel = Kernel { name: "layer_norm", source: SOURCE, entry: "norm", buffers: 4, results: 1, checks_itself: false };
 /// x `[R, D]`, gamma `[D]`, gradient of the output `[R, D]`, of x `[R, D]`, and sums of chunks `[G, 2, D]`.
-pub static GRADIENTS: Kernel = Kernel { name: "layer_norm", source: SOURCE, entry: "norm_gradients", buffers: 5, checks_itself: false };
+pub static GRADIENTS: Kernel =
+    Kernel { name: "layer_norm", source: SOURCE, entry: "norm_gradients", buffers: 5, results: 2, checks_itself: false };
 /// Sums of chunks `[G, 2, D]`, gradients of gamma and beta `[D]`.
-pub static SUMS: Kernel = Kernel { name: "layer_norm", source: SOURCE, entry: "norm_sums", buffers: 3, checks_itself: false };
+pub static SUMS: Kernel = Kernel { name: "layer_norm", source: SOURCE, entry: "norm_sums", buffers: 3, results: 2, checks_itself: false };
 
 /// Chunks of rows at most, unless there are more rows than so many chunks of one turn hold: enough to keep a GPU busy.
 const CHUNKS: usize = 1024;
@@ -62,48 +63,39 @@ impl Rows {
 }
 
 /// The norm of x.
-///
-/// # Errors
-/// As [`Gpu::run`].
-pub fn norm(gpu: &Gpu, rows: &Rows, operands: [Operand; 4]) -> Result<(), GpuError> {
-    gpu.run(&Launch {
+pub fn norm<P>(rows: &Rows, operands: [Operand<P>; 4]) -> Launch<P> {
+    Launch {
         kernel: &NORM,
         constants: rows.team.constants(),
-        operands: &operands,
+        operands: operands.into(),
         samples: rows.rows.div_ceil(rows.team.rows()),
         groups: 1,
-        params: &[rows.width as u32, rows.epsilon.to_bits()],
-    })
+        params: vec![rows.width as u32, rows.epsilon.to_bits()],
+    }
 }
 
 /// Gradients of x, and of gamma and beta chunk by chunk.
-///
-/// # Errors
-/// As [`Gpu::run`].
-pub fn gradients(gpu: &Gpu, rows: &Rows, operands: [Operand; 5]) -> Result<(), GpuError> {
-    gpu.run(&Launch {
+pub fn gradients<P>(rows: &Rows, operands: [Operand<P>; 5]) -> Launch<P> {
+    Launch {
         kernel: &GRADIENTS,
         constants: rows.team.constants(),
-        operands: &operands,
+        operands: operands.into(),
         samples: rows.chunks(),
         groups: 1,
-        params: &[rows.width as u32, rows.epsilon.to_bits(), rows.turns() as u32],
-    })
+        params: vec![rows.width as u32, rows.epsilon.to_bits(), rows.turns() as u32],
+    }
 }
 
 /// Sums over chunks.
-///
-/// # Errors
-/// As [`Gpu::run`].
-pub fn sums(gpu: &Gpu, rows: &Rows, operands: [Operand; 3]) -> Result<(), GpuError> {
-    gpu.run(&Launch {
+pub fn sums<P>(rows: &Rows, operands: [Operand<P>; 3]) -> Launch<P> {
+    Launch {
         kernel: &SUMS,
         constants: Constants::new(),
-        operands: &operands,
+        operands: operands.into(),
         samples: 1,
         groups: (2 * rows.width).div_ceil(COLUMNS),
-        params: &[rows.width, rows.chunks()].map(|v| v as u32),
-    })
+        params: [rows.width, rows.chunks()].map(|v| v as u32).into(),
+    }
 }
 
 #[cfg(test)]

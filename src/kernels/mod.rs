@@ -2,7 +2,7 @@
 //! a GPU (products of matrices, layer norm, softmax, sums).
 //!
 //! ```text
-//!                        shaders/NAME.wgsl      NAME.rs (bindings, dispatch) -> gpu (pipelines, binding limits)
+//!                        shaders/NAME.wgsl      NAME.rs (bindings, dispatch) -> queue (burn's order) -> gpu (pipelines, binding limits)
 //! functions below -> backends: wgpu ------------^
 //!                              CPU  ----------> reference/NAME.rs (the twin that defines the result)
 //!                              others --------> operations (burn's tensor operations)
@@ -36,6 +36,8 @@ pub mod patch_gather;
 pub mod patch_pixels;
 #[cfg(feature = "train")]
 pub mod product;
+#[cfg(feature = "train")]
+pub mod queue;
 #[cfg(feature = "train")]
 pub mod softmax;
 #[cfg(feature = "train")]

@@ -1,15 +1,16 @@
 //! Host side of `shaders/patch_gather.wgsl`: rows of `[B, N, D]` by index, and the way back. The CPU twin is
 //! [`reference::patch_gather`](super::reference::patch_gather).
 
-use super::gpu::{Constants, Gpu, GpuError, Kernel, Launch, Operand};
+use super::gpu::{Constants, Kernel, Launch, Operand};
 use super::reference::patch_gather::Rows;
 
 const SOURCE: &str = include_str!("../../shaders/patch_gather.wgsl");
 
 /// Source `[B, N, D]`, index `[B, K]`, result `[B, K, D]`.
-pub static GATHER: Kernel = Kernel { name: "patch_gather", source: SOURCE, entry: "gather", buffers: 3, checks_itself: false };
+pub static GATHER: Kernel = Kernel { name: "patch_gather", source: SOURCE, entry: "gather", buffers: 3, results: 1, checks_itself: false };
 /// Source `[B, K, D]`, index `[B, K]`, result `[B, N, D]`.
-pub static SCATTER: Kernel = Kernel { name: "patch_gather", source: SOURCE, entry: "scatter", buffers: 3, checks_itself: false };
+pub static SCATTER: Kernel =
+    Kernel { name: "patch_gather", source: SOURCE, entry: "scatter", buffers: 3, results: 1, checks_itself: false };
 
 /// Rows that one workgroup of a scatter makes, as in the shader.
 const BLOCK: usize = 8;
@@ -21,33 +22,31 @@ pub fn constants(halves: bool) -> Constants {
     vec![("HALVES", u32::from(halves))]
 }
 
-fn params(rows: &Rows, words: usize) -> [u32; 3] {
-    [rows.rows, rows.kept, words].map(|v| v as u32)
+fn params(rows: &Rows, words: usize) -> Vec<u32> {
+    [rows.rows, rows.kept, words].map(|v| v as u32).into()
 }
 
 /// Rows of `words` 32-bit words each.
-pub fn gather(gpu: &Gpu, rows: &Rows, words: usize, operands: [Operand; 3]) -> Result<(), GpuError> {
-    let params = params(rows, words);
+pub fn gather<P>(rows: &Rows, words: usize, operands: [Operand<P>; 3]) -> Launch<P> {
     // Copies words, whatever is in them.
-    gpu.run(&Launch {
+    Launch {
         kernel: &GATHER,
         constants: constants(false),
-        operands: &operands,
+        operands: operands.into(),
         samples: rows.samples,
         groups: rows.kept,
-        params: &params,
-    })
+        params: params(rows, words),
+    }
 }
 
 /// Sums rows of f32, or of f16 in pairs if `halves`, in the order of the index list. At most [`MOST_KEPT`] rows a sample.
-pub fn scatter(gpu: &Gpu, rows: &Rows, words: usize, halves: bool, operands: [Operand; 3]) -> Result<(), GpuError> {
-    let params = params(rows, words);
-    gpu.run(&Launch {
+pub fn scatter<P>(rows: &Rows, words: usize, halves: bool, operands: [Operand<P>; 3]) -> Launch<P> {
+    Launch {
         kernel: &SCATTER,
         constants: constants(halves),
-        operands: &operands,
+        operands: operands.into(),
         samples: rows.samples,
         groups: rows.rows.div_ceil(BLOCK),
-        params: &params,
-    })
+        params: params(rows, words),
+    }
 }

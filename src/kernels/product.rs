@@ -6,7 +6,7 @@
 //! written for; else the second one does, which needs no feature. Either is used where it gives right results when the device is opened
 //! ([`Gpu::products`]); where none does, products are burn's.
 
-use super::gpu::{Constants, Gpu, GpuError, Kernel, Launch, Operand};
+use super::gpu::{ALIGNED, Constants, Gpu, GpuError, Kernel, Launch, Operand, Region};
 use half::f16;
 use std::fmt;
 use wgpu::util::{BufferInitDescriptor, DeviceExt};
@@ -22,6 +22,7 @@ pub static MATRICES: Kernel = Kernel {
     source: source!("../../shaders/product/matrices.wgsl", "../../shaders/product/params.wgsl", "../../shaders/product.wgsl"),
     entry: "product",
     buffers: 3,
+    results: 1,
     checks_itself: true,
 };
 pub static EMULATED: Kernel = Kernel {
@@ -29,6 +30,7 @@ pub static EMULATED: Kernel = Kernel {
     source: source!("../../shaders/product/emulated.wgsl", "../../shaders/product/params.wgsl", "../../shaders/product.wgsl"),
     entry: "product",
     buffers: 3,
+    results: 1,
     checks_itself: true,
 };
 pub static PLAIN: Kernel = Kernel {
@@ -36,6 +38,7 @@ pub static PLAIN: Kernel = Kernel {
     source: source!("../../shaders/product/params.wgsl", "../../shaders/product/plain.wgsl"),
     entry: "product",
     buffers: 3,
+    results: 1,
     checks_itself: true,
 };
 
@@ -145,8 +148,8 @@ pub struct Sizes {
 /// Where matrices lie in a tensor; all in values. Rows begin at multiples of four. Those of A and B go on to a multiple of [`Way::whole`], and
 /// what goes on there is a number, and zero where K runs along the rows of both.
 #[derive(Clone, Debug)]
-pub struct Matrices {
-    pub operand: Operand,
+pub struct Matrices<P = Region> {
+    pub operand: Operand<P>,
     pub first: usize,
     /// From one row, as stored, to the next, and so on.
     pub row: usize,
@@ -154,14 +157,14 @@ pub struct Matrices {
     pub sample: usize,
 }
 
-impl Matrices {
+impl<P> Matrices<P> {
     /// Of `[rows, columns]` as stored, in values of so many bytes.
     fn check(&self, sizes: &Sizes, [rows, columns]: [usize; 2], bytes: usize) {
-        let Self { operand, first, row, head, sample } = self;
+        let &Self { ref operand, first, row, head, sample } = self;
         let fours = [first, row, head, sample].iter().all(|place| place.is_multiple_of(FOUR));
         let last = first + (sizes.samples - 1) * sample + (sizes.heads - 1) * head + rows.saturating_sub(1) * row + columns;
-        let aligned = operand.offset.is_multiple_of(16);
-        assert!(aligned && fours && *row >= columns && last * bytes <= operand.size as usize, "matrices beyond their tensor: {self:?}");
+        let inside = fours && row >= columns && last * bytes <= operand.size as usize;
+        assert!(inside, "matrices beyond their tensor of {} bytes: first {first}, row {row}, head {head}, sample {sample}", operand.size);
     }
 }
 
@@ -223,6 +226,8 @@ fn suits(device: &wgpu::Device, adapter: &wgpu::Adapter) -> bool {
     device.features().contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX | Features::SHADER_F16)
         && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
         && limits.max_compute_workgroup_storage_size >= WORKGROUP_BYTES
+        // Where buffers begin, which matrices are loaded from.
+        && u64::from(limits.min_storage_buffer_offset_alignment).is_multiple_of(ALIGNED)
         && adapter.cooperative_matrix_properties().iter().any(shape)
 }
 
@@ -230,7 +235,7 @@ fn suits(device: &wgpu::Device, adapter: &wgpu::Adapter) -> bool {
 ///
 /// # Panics
 /// Where a matrix reaches beyond its operand, or is not whole fours: the shader does not look.
-pub fn launch(gpu: &Gpu, way: Way, turned: Turned, sizes: &Sizes, [a, b, c]: [Matrices; 3]) -> Result<(), GpuError> {
+pub fn launch<P>(way: Way, turned: Turned, sizes: &Sizes, [a, b, c]: [Matrices<P>; 3]) -> Launch<P> {
     let whole = |columns: usize| columns.next_multiple_of(way.whole());
     let stored = |turned: bool, rows: usize, columns: usize| if turned { [columns, whole(rows)] } else { [rows, whole(columns)] };
     a.check(sizes, stored(turned.a, sizes.m, sizes.k), way.bytes());
@@ -264,15 +269,14 @@ pub fn launch(gpu: &Gpu, way: Way, turned: Turned, sizes: &Sizes, [a, b, c]: [Ma
         c.first,
     ]
     .map(|v| v as u32);
-    let operands = [a.operand, b.operand, c.operand];
-    gpu.run(&Launch {
+    Launch {
         kernel: way.kernel(),
         constants: way.constants(turned),
-        operands: &operands,
+        operands: vec![a.operand, b.operand, c.operand],
         samples: 1,
         groups: sizes.groups(way),
-        params: &params,
-    })
+        params: params.into(),
+    }
 }
 
 /// Whether the kernel multiplies right on a device: drivers differ in what they make of cooperative matrices. Small whole numbers, which f16
@@ -363,10 +367,10 @@ impl Trial {
         let matrices = buffers.map(|buffer| {
             let [rows, row] = *shapes.next().expect("three shapes");
             let size = buffer.size();
-            let operand = Operand { buffer, offset: 0, size, per_sample: 0 };
+            let operand = Operand { place: Region { buffer, offset: 0 }, size, per_sample: 0 };
             Matrices { operand, first: FIRST, row, head: rows * row, sample: self.sizes.heads * rows * row }
         });
-        launch(gpu, way, self.turned, &self.sizes, matrices)?;
+        gpu.run(&[launch(way, self.turned, &self.sizes, matrices)])?;
         Ok(gpu.read(&result)? == expected)
     }
 }

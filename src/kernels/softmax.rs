@@ -1,15 +1,16 @@
 //! Host side of `shaders/softmax.wgsl`: softmax of rows `[M, P]` of which the first K columns count, and its gradient. The reference is
 //! [`reference::softmax`](super::reference::softmax).
 
-use super::gpu::{Constants, Gpu, GpuError, Kernel, Launch, Operand};
+use super::gpu::{Constants, Kernel, Launch, Operand};
 use super::teams::Team;
 
 const SOURCE: &str = include_str!("../../shaders/softmax.wgsl");
 
 /// Scores, weights.
-pub static SOFTMAX: Kernel = Kernel { name: "softmax", source: SOURCE, entry: "softmax", buffers: 2, checks_itself: false };
+pub static SOFTMAX: Kernel = Kernel { name: "softmax", source: SOURCE, entry: "softmax", buffers: 2, results: 1, checks_itself: false };
 /// Weights, their gradient, that of scores.
-pub static GRADIENT: Kernel = Kernel { name: "softmax", source: SOURCE, entry: "softmax_gradient", buffers: 3, checks_itself: false };
+pub static GRADIENT: Kernel =
+    Kernel { name: "softmax", source: SOURCE, entry: "softmax_gradient", buffers: 3, results: 1, checks_itself: false };
 
 /// The shader's constants for rows shared by `team`; `halves`: weights in half precision.
 pub fn constants(team: Team, halves: bool) -> Constants {
@@ -54,30 +55,24 @@ impl Rows {
         [weights, floats, weights]
     }
 
-    fn run(&self, gpu: &Gpu, kernel: &'static Kernel, operands: &[Operand]) -> Result<(), GpuError> {
-        gpu.run(&Launch {
+    fn launch<P>(&self, kernel: &'static Kernel, operands: Vec<Operand<P>>) -> Launch<P> {
+        Launch {
             kernel,
             constants: constants(self.team, self.halves),
             operands,
             samples: self.rows.div_ceil(self.team.rows()),
             groups: 1,
-            params: &[self.width as u32, self.columns as u32, self.scale.to_bits()],
-        })
+            params: vec![self.width as u32, self.columns as u32, self.scale.to_bits()],
+        }
     }
 }
 
 /// Weights from scores.
-///
-/// # Errors
-/// As [`Gpu::run`].
-pub fn forward(gpu: &Gpu, rows: &Rows, operands: [Operand; 2]) -> Result<(), GpuError> {
-    rows.run(gpu, &SOFTMAX, &operands)
+pub fn forward<P>(rows: &Rows, operands: [Operand<P>; 2]) -> Launch<P> {
+    rows.launch(&SOFTMAX, operands.into())
 }
 
 /// The gradient of scores from weights and their gradient.
-///
-/// # Errors
-/// As [`Gpu::run`].
-pub fn gradient(gpu: &Gpu, rows: &Rows, operands: [Operand; 3]) -> Result<(), GpuError> {
-    rows.run(gpu, &GRADIENT, &operands)
+pub fn gradient<P>(rows: &Rows, operands: [Operand<P>; 3]) -> Launch<P> {
+    rows.launch(&GRADIENT, operands.into())
 }

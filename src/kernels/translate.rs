@@ -236,10 +236,11 @@ mod tests {
     #[test]
     fn what_webgpu_does_not_grant_is_told() {
         static GREEDY: Kernel = Kernel {
-            checks_itself: false,
             name: "greedy",
             entry: "main",
             buffers: 1,
+            results: 1,
+            checks_itself: false,
             source: "var<workgroup> a: array<u32, 5000>; @group(0) @binding(1) var<storage, read_write> b: array<u32>;
                 @compute @workgroup_size(64) fn main(@builtin(local_invocation_index) i: u32) { a[i] = b[i]; b[i] = a[0]; }",
         };
@@ -249,6 +250,7 @@ mod tests {
             name: "wrong",
             entry: "main",
             buffers: 0,
+            results: 0,
             checks_itself: false,
             source: "@compute @workgroup_size(1) fn main() { let x: u32 = 1.5; }",
         };

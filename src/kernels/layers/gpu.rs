@@ -1,8 +1,8 @@
 //! The layers on a GPU by our shaders: products ([`products`](super::products)), norm, softmax and sums of columns, in f32, products and
 //! weights of attention also in f16. Where a shader does not fit, burn's operations do.
 
-use super::super::backends::{allocate, gpu_of, on_buffers};
-use super::super::{column_sums as kernel, layer_norm, softmax};
+use super::super::queue::{Queue, allocate, operands};
+use super::super::{column_sums as kernel, gpu::Launch, layer_norm, softmax};
 use super::products::{SelfAttention, product};
 use super::{Layers, Product, columns, operations};
 use burn::backend::TensorMetadata;
@@ -10,6 +10,7 @@ use burn::backend::ops::{FloatTensorOps, ModuleOps};
 use burn::prelude::Shape;
 use burn::tensor::DType;
 use burn_wgpu::{CubeBackend, CubeTensor, into_contiguous};
+use cubecl::server::BufferBinding;
 
 fn all_f32<const N: usize>(tensors: [&CubeTensor; N]) -> bool {
     tensors.iter().all(|t| t.dtype() == DType::F32)
@@ -35,27 +36,31 @@ fn softmax_rows(x: &CubeTensor, columns: usize, scale: f32, weights: DType) -> O
     softmax::Rows::of(rows, width, columns, scale, weights == DType::F16).filter(|_| matches!(weights, DType::F32 | DType::F16))
 }
 
-/// Sums of the rows of `[R, D]` in a fixed order, `[D]`.
-pub fn column_sums(x: &CubeTensor, rows: usize, width: usize) -> Option<CubeTensor> {
-    let gpu = gpu_of(x).filter(|gpu| x.dtype == DType::F32 && rows * width > 0 && (4 * rows * width) as u64 <= gpu.largest_binding())?;
-    let (mut x, mut rows) = (into_contiguous(x.clone()), rows);
+/// Launches, behind those that came before, of the sums of the rows of contiguous `[R, D]` of f32 in a fixed order: `[D]`. R and D are not 0.
+pub fn sum_columns(x: &CubeTensor, [mut rows, width]: [usize; 2], launches: &mut Vec<Launch<BufferBinding>>) -> CubeTensor {
+    let mut x = x.clone();
     loop {
         let chunks = kernel::chunks(rows, width);
         let sums = allocate(&x, Shape::new([chunks, width]), DType::F32);
-        on_buffers([(&x, 0), (&sums, 0)], |operands| kernel::launch(&gpu, rows, width, chunks, operands));
+        launches.push(kernel::launch(rows, width, chunks, operands([&x, &sums], [0; 2])));
         (x, rows) = (sums, chunks);
         if chunks == 1 {
-            return Some(CubeBackend::float_reshape(x, Shape::new([width])));
+            return CubeBackend::float_reshape(x, Shape::new([width]));
         }
     }
 }
 
 impl Layers for CubeBackend {
     fn column_sums(x: CubeTensor) -> CubeTensor {
-        let shape = x.shape();
-        let width = shape[shape.num_dims() - 1];
-        let sums = column_sums(&x, shape.num_elements() / width.max(1), width);
-        sums.unwrap_or_else(|| Self::linear_bias_backward(x))
+        let fits = |queue: &Queue, [rows, width]: [usize; 2]| rows > 0 && (4 * rows * width) as u64 <= queue.gpu().largest_binding();
+        let (Some(queue), Some(sizes)) = (Queue::of(&x), sizes(&x)) else { return Self::linear_bias_backward(x) };
+        if !all_f32([&x]) || !fits(&queue, sizes) {
+            return Self::linear_bias_backward(x);
+        }
+        let mut launches = Vec::new();
+        let sums = sum_columns(&into_contiguous(x), sizes, &mut launches);
+        queue.submit(launches);
+        sums
     }
 
     fn product(a: CubeTensor, b: CubeTensor, kind: Product) -> CubeTensor {
@@ -83,22 +88,19 @@ impl Layers for CubeBackend {
 
     fn norm(x: CubeTensor, gamma: CubeTensor, beta: CubeTensor, epsilon: f64) -> CubeTensor {
         let rows = norm_rows(&x, [&gamma, &beta], epsilon).filter(|_| all_f32([&x, &gamma, &beta]));
-        let (Some(gpu), Some(rows)) = (gpu_of(&x), rows) else {
+        let (Some(queue), Some(rows)) = (Queue::of(&x), rows) else {
             return operations::norm::<Self>(x, gamma, beta, epsilon);
         };
         let [x, gamma, beta] = [x, gamma, beta].map(into_contiguous);
         let out = allocate(&x, x.shape(), DType::F32);
-        let sizes = rows.norm_sizes();
-        on_buffers([(&x, sizes[0]), (&gamma, sizes[1]), (&beta, sizes[2]), (&out, sizes[3])], |operands| {
-            layer_norm::norm(&gpu, &rows, operands)
-        });
+        queue.submit([layer_norm::norm(&rows, operands([&x, &gamma, &beta, &out], rows.norm_sizes()))]);
         out
     }
 
     fn norm_gradients(x: CubeTensor, gamma: CubeTensor, gradient: CubeTensor, epsilon: f64) -> (CubeTensor, CubeTensor, CubeTensor) {
         assert_eq!(x.shape(), gradient.shape(), "a gradient of another size");
         let rows = norm_rows(&x, [&gamma], epsilon).filter(|_| all_f32([&x, &gamma, &gradient]));
-        let (Some(gpu), Some(rows)) = (gpu_of(&x), rows) else {
+        let (Some(queue), Some(rows)) = (Queue::of(&x), rows) else {
             return operations::norm_gradients::<Self>(x, gamma, gradient, epsilon);
         };
         let [x, gamma, gradient] = [x, gamma, gradient].map(into_contiguous);
@@ -106,38 +108,33 @@ impl Layers for CubeBackend {
         let of_x = allocate(&x, x.shape(), DType::F32);
         let chunks = allocate(&x, Shape::new([rows.chunks(), 2, width]), DType::F32);
         let [of_gamma, of_beta] = [(); 2].map(|()| allocate(&x, Shape::new([width]), DType::F32));
-        let sizes = rows.gradient_sizes();
-        on_buffers([(&x, sizes[0]), (&gamma, sizes[1]), (&gradient, sizes[2]), (&of_x, sizes[3]), (&chunks, sizes[4])], |operands| {
-            layer_norm::gradients(&gpu, &rows, operands)
-        });
-        on_buffers([(&chunks, 0), (&of_gamma, 0), (&of_beta, 0)], |operands| layer_norm::sums(&gpu, &rows, operands));
+        queue.submit([
+            layer_norm::gradients(&rows, operands([&x, &gamma, &gradient, &of_x, &chunks], rows.gradient_sizes())),
+            layer_norm::sums(&rows, operands([&chunks, &of_gamma, &of_beta], [0; 3])),
+        ]);
         (of_x, of_gamma, of_beta)
     }
 
     fn softmax_of(scores: CubeTensor, columns: usize, scale: f32, dtype: DType) -> CubeTensor {
         let rows = softmax_rows(&scores, columns, scale, dtype).filter(|_| all_f32([&scores]));
-        let (Some(gpu), Some(rows)) = (gpu_of(&scores), rows) else {
+        let (Some(queue), Some(rows)) = (Queue::of(&scores), rows) else {
             return operations::softmax_of::<Self>(scores, columns, scale, dtype);
         };
         let scores = into_contiguous(scores);
         let weights = allocate(&scores, scores.shape(), dtype);
-        let sizes = rows.forward_sizes();
-        on_buffers([(&scores, sizes[0]), (&weights, sizes[1])], |operands| softmax::forward(&gpu, &rows, operands));
+        queue.submit([softmax::forward(&rows, operands([&scores, &weights], rows.forward_sizes()))]);
         weights
     }
 
     fn softmax_gradient(weights: CubeTensor, gradient: CubeTensor, columns: usize, scale: f32) -> CubeTensor {
         assert_eq!(weights.shape(), gradient.shape(), "a gradient of another size");
         let rows = softmax_rows(&weights, columns, scale, weights.dtype()).filter(|_| all_f32([&gradient]));
-        let (Some(gpu), Some(rows)) = (gpu_of(&weights), rows) else {
+        let (Some(queue), Some(rows)) = (Queue::of(&weights), rows) else {
             return operations::softmax_gradient::<Self>(weights, gradient, columns, scale);
         };
         let [weights, gradient] = [weights, gradient].map(into_contiguous);
         let of_scores = allocate(&weights, weights.shape(), weights.dtype());
-        let sizes = rows.gradient_sizes();
-        on_buffers([(&weights, sizes[0]), (&gradient, sizes[1]), (&of_scores, sizes[2])], |operands| {
-            softmax::gradient(&gpu, &rows, operands)
-        });
+        queue.submit([softmax::gradient(&rows, operands([&weights, &gradient, &of_scores], rows.gradient_sizes()))]);
         of_scores
     }
 }

@@ -3,18 +3,19 @@
 //! Attention reads queries, keys and values where they lie, side by side in the output of one linear layer, and writes gradients to where
 //! that layer's backward pass wants them: nothing is copied or turned. Its weights have a few columns more than there are keys ([`columns`]).
 
-use super::gpu::column_sums;
+use super::gpu::sum_columns;
 use super::operations::scale;
-use super::{Layers, Product, columns};
-use crate::kernels::backends::{allocate, gpu_of, on_buffers};
-use crate::kernels::gpu::Gpu;
+use super::{Product, columns};
+use crate::kernels::gpu::Launch;
 use crate::kernels::product::{Matrices, Sizes, Turned, Way, launch};
+use crate::kernels::queue::{Queue, allocate, operands};
+use crate::kernels::softmax;
 use burn::backend::TensorMetadata;
 use burn::backend::ops::FloatTensorOps;
 use burn::prelude::Shape;
 use burn::tensor::DType;
 use burn_wgpu::{CubeBackend, CubeTensor, into_contiguous};
-use std::sync::Arc;
+use cubecl::server::BufferBinding;
 
 /// Where matrices lie in a tensor, as in [`Matrices`].
 #[derive(Clone, Copy, Default)]
@@ -34,34 +35,37 @@ impl Place {
 
 /// How matrices of a tensor's type are multiplied on its device.
 struct Products {
-    gpu: Arc<Gpu>,
+    queue: Queue,
     way: Way,
 }
 
 impl Products {
     /// For tensors of one type, and results of so many values of f32; none where a device or our kernels do not take them.
     fn of(tensors: &[&CubeTensor], results: &[usize]) -> Option<Self> {
-        let (gpu, dtype) = (gpu_of(tensors[0])?, tensors[0].dtype);
+        let (queue, dtype) = (Queue::of(tensors[0])?, tensors[0].dtype);
         let way = match dtype {
-            DType::F16 => gpu.products(true)?,
-            DType::F32 => gpu.products(false)?,
+            DType::F16 => queue.gpu().products(true)?,
+            DType::F32 => queue.gpu().products(false)?,
             _ => return None,
         };
+        let this = Self { queue, way };
         let mut bytes = tensors.iter().map(|t| dtype.size() * t.meta.num_elements()).chain(results.iter().map(|n| 4 * n));
-        let fits = bytes.all(|bytes| bytes > 0 && bytes as u64 <= gpu.largest_binding());
-        (fits && tensors.iter().all(|t| t.dtype == dtype)).then_some(Self { gpu, way })
+        (bytes.all(|bytes| this.binds(bytes)) && tensors.iter().all(|t| t.dtype == dtype)).then_some(this)
+    }
+
+    fn binds(&self, bytes: usize) -> bool {
+        bytes > 0 && bytes as u64 <= self.queue.gpu().largest_binding()
     }
 
     /// C of [`launch`], into `c`.
-    fn multiply(&self, turned: Turned, sizes: &Sizes, [a, b, c]: [(&CubeTensor, Place); 3]) {
-        on_buffers([(a.0, 0), (b.0, 0), (c.0, 0)], |operands| {
-            let mut places = [a.1, b.1, c.1].into_iter();
-            let matrices = operands.map(|operand| {
-                let Place { first, row, head, sample } = places.next().expect("as many places as tensors");
-                Matrices { operand, first, row, head, sample }
-            });
-            launch(&self.gpu, self.way, turned, sizes, matrices)
+    fn multiply(&self, turned: Turned, sizes: &Sizes, tensors: [(&CubeTensor, Place); 3]) -> Launch<BufferBinding> {
+        let places = tensors.map(|(_, place)| place);
+        let mut places = places.into_iter();
+        let matrices = operands(tensors.map(|(tensor, _)| tensor), [0; 3]).map(|operand| {
+            let Place { first, row, head, sample } = places.next().expect("as many places as tensors");
+            Matrices { operand, first, row, head, sample }
         });
+        launch(self.way, turned, sizes, matrices)
     }
 }
 
@@ -79,20 +83,24 @@ pub fn product(a: &CubeTensor, b: &CubeTensor, product: Product) -> Option<CubeT
     let products = Products::of(&[a, b], &[m * n])?;
     let sizes = Sizes::plain(products.way, m, k, n);
     let whole = |width: usize| width.is_multiple_of(products.way.whole());
-    if !whole(width(&ashape)) || !whole(width(&bshape)) || !n.is_multiple_of(products.way.columns()) {
+    let fits = whole(width(&ashape)) && whole(width(&bshape)) && n.is_multiple_of(products.way.columns());
+    if !fits || !products.binds(4 * sizes.splits * m * n) {
         return None;
     }
     let [a, b] = [a, b].map(|x| into_contiguous(x.clone()));
     let parts = allocate(&a, Shape::new([sizes.splits, m, n]), DType::F32);
     let places = [Place::rows(width(&ashape)), Place::rows(width(&bshape)), Place::rows(n)];
-    products.multiply(turned, &sizes, [(&a, places[0]), (&b, places[1]), (&parts, places[2])]);
-    let whole = if sizes.splits > 1 { column_sums(&parts, sizes.splits, m * n)? } else { parts };
+    let mut launches = vec![products.multiply(turned, &sizes, [(&a, places[0]), (&b, places[1]), (&parts, places[2])])];
+    let whole = if sizes.splits > 1 { sum_columns(&parts, [sizes.splits, m * n], &mut launches) } else { parts };
+    products.queue.submit(launches);
     Some(CubeBackend::float_reshape(whole, shape))
 }
 
 /// An attention of tokens over themselves.
 pub struct SelfAttention {
     products: Products,
+    /// Of scores and weights.
+    rows: softmax::Rows,
     /// `[B, N, 3 D]`
     qkv: CubeTensor,
     samples: usize,
@@ -107,10 +115,11 @@ impl SelfAttention {
     pub fn of(qkv: &CubeTensor, heads: usize) -> Option<Self> {
         let shape = qkv.shape();
         let (samples, tokens, width) = (shape[0], shape[1], shape[2] / 3);
-        let squares = samples * heads * tokens * columns(tokens, qkv.dtype);
-        let products = Products::of(&[qkv], &[squares, samples * tokens * 3 * width])?;
+        let (rows, columns) = (samples * heads * tokens, columns(tokens, qkv.dtype));
+        let products = Products::of(&[qkv], &[rows * columns, samples * tokens * 3 * width])?;
         let whole = [products.way.columns(), products.way.whole()].iter().all(|n| (width / heads).is_multiple_of(*n));
-        whole.then(|| Self { products, qkv: into_contiguous(qkv.clone()), samples, tokens, width, heads })
+        let rows = softmax::Rows::of(rows, columns, tokens, scale(width, heads), qkv.dtype == DType::F16)?;
+        whole.then(|| Self { products, rows, qkv: into_contiguous(qkv.clone()), samples, tokens, width, heads })
     }
 
     fn columns(&self) -> usize {
@@ -144,36 +153,45 @@ impl SelfAttention {
         Sizes { samples, heads, m: tokens, n, columns, k, splits: 1 }
     }
 
-    fn new_square(&self) -> CubeTensor {
-        allocate(&self.qkv, Shape::new([self.samples, self.heads, self.tokens, self.columns()]), DType::F32)
+    fn new_square(&self, dtype: DType) -> CubeTensor {
+        allocate(&self.qkv, Shape::new([self.samples, self.heads, self.tokens, self.columns()]), dtype)
     }
 
-    fn multiply(&self, turned: Turned, squares: bool, operands: [(&CubeTensor, Place); 3]) {
-        self.products.multiply(turned, &self.sizes(squares), operands);
+    fn multiply(&self, turned: Turned, squares: bool, operands: [(&CubeTensor, Place); 3]) -> Launch<BufferBinding> {
+        self.products.multiply(turned, &self.sizes(squares), operands)
     }
 
     /// What is read `[B, N, D]`, and the weights.
     pub fn forward(&self) -> (CubeTensor, CubeTensor) {
         let (qkv, square) = (&self.qkv, self.square());
-        let scores = self.new_square();
-        self.multiply(Turned::B, true, [(qkv, self.third(0)), (qkv, self.third(1)), (&scores, square)]);
-        let weights = CubeBackend::softmax_of(scores, self.tokens, scale(self.width, self.heads), qkv.dtype);
+        let (scores, weights) = (self.new_square(DType::F32), self.new_square(qkv.dtype));
         let read = allocate(qkv, Shape::new([self.samples, self.tokens, self.width]), DType::F32);
-        self.multiply(Turned::NEITHER, false, [(&weights, square), (qkv, self.third(2)), (&read, self.tokens())]);
+        self.products.queue.submit([
+            self.multiply(Turned::B, true, [(qkv, self.third(0)), (qkv, self.third(1)), (&scores, square)]),
+            softmax::forward(&self.rows, operands([&scores, &weights], self.rows.forward_sizes())),
+            self.multiply(Turned::NEITHER, false, [(&weights, square), (qkv, self.third(2)), (&read, self.tokens())]),
+        ]);
         (read, weights)
     }
 
     /// The gradient of qkv, `[B, N, 3 D]`.
+    ///
+    /// # Panics
+    /// With weights or a gradient of another size.
     pub fn backward(&self, weights: CubeTensor, gradient: CubeTensor) -> CubeTensor {
         let (qkv, square) = (&self.qkv, self.square());
         let [weights, gradient] = [weights, gradient].map(into_contiguous);
-        let result = allocate(qkv, qkv.shape(), DType::F32);
-        let of_weights = self.new_square();
-        self.multiply(Turned::B, true, [(&gradient, self.tokens()), (qkv, self.third(2)), (&of_weights, square)]);
-        self.multiply(Turned::A, false, [(&weights, square), (&gradient, self.tokens()), (&result, self.third(2))]);
-        let of_scores = CubeBackend::softmax_gradient(weights, of_weights, self.tokens, scale(self.width, self.heads));
-        self.multiply(Turned::NEITHER, false, [(&of_scores, square), (qkv, self.third(1)), (&result, self.third(0))]);
-        self.multiply(Turned::A, false, [(&of_scores, square), (qkv, self.third(0)), (&result, self.third(1))]);
+        let (result, of_weights) = (allocate(qkv, qkv.shape(), DType::F32), self.new_square(DType::F32));
+        assert_eq!((weights.shape(), weights.dtype), (of_weights.shape(), qkv.dtype), "weights of another attention");
+        assert_eq!(gradient.shape(), Shape::new([self.samples, self.tokens, self.width]), "a gradient of another size");
+        let of_scores = self.new_square(qkv.dtype);
+        self.products.queue.submit([
+            self.multiply(Turned::B, true, [(&gradient, self.tokens()), (qkv, self.third(2)), (&of_weights, square)]),
+            self.multiply(Turned::A, false, [(&weights, square), (&gradient, self.tokens()), (&result, self.third(2))]),
+            softmax::gradient(&self.rows, operands([&weights, &of_weights, &of_scores], self.rows.gradient_sizes())),
+            self.multiply(Turned::NEITHER, false, [(&of_scores, square), (qkv, self.third(1)), (&result, self.third(0))]),
+            self.multiply(Turned::A, false, [(&of_scores, square), (qkv, self.third(0)), (&result, self.third(1))]),
+        ]);
         result
     }
 }

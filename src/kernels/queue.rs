@@ -1,0 +1,88 @@
+//! Puts launches over burn's tensors between burn's own work.
+//!
+//! A thread of cubecl's holds what burn has queued up for a device. Our launches go to it as burn's own do, and nobody waits: there what
+//! burn has queued up on the streams of these tensors is submitted, and then all launches of one call together. Where they cannot run, what
+//! they were to write carries the error, and so does all that is computed from it.
+
+use super::gpu::{self, Gpu, Launch, Operand, Region};
+use crate::failure::survive;
+use burn::prelude::Shape;
+use burn::tensor::DType;
+use burn_wgpu::CubeTensor;
+use cubecl::device_handle::DeviceHandle;
+use cubecl::server::{BufferBinding, IoError, ServerError};
+use cubecl::wgpu::{AutoCompiler, WgpuServer};
+use cubecl_common::device::Device;
+use cubecl_server::id::KernelId;
+use cubecl_server::stream::{ExecuteScope, WriteScoped};
+use std::sync::Arc;
+
+/// The way of launches to a device that burn computes on.
+pub struct Queue {
+    gpu: Arc<Gpu>,
+    server: DeviceHandle<WgpuServer<AutoCompiler>>,
+}
+
+impl Queue {
+    /// That of a tensor's device; none where our shaders cannot run.
+    pub fn of(x: &CubeTensor) -> Option<Self> {
+        let cubecl::Device::Wgpu(device) = &x.device else { return None };
+        Some(Self { gpu: gpu::shared(device)?, server: DeviceHandle::new(device.to_id()) })
+    }
+
+    /// What launches run on in the end.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Queues launches up, which run one after the other. If one of them cannot run, none does, and their results carry the error.
+    ///
+    /// # Panics
+    /// With tensors of several devices.
+    pub fn submit(&self, launches: impl Into<Vec<Launch<BufferBinding>>>) {
+        let (gpu, launches) = (self.gpu.clone(), launches.into());
+        let place = |operand: &Operand<BufferBinding>| operand.place.clone();
+        let read: Vec<_> = launches.iter().flat_map(Launch::sources).map(place).collect();
+        let written: Vec<_> = launches.iter().flat_map(Launch::results).map(place).collect();
+        let Some(stream) = written.first().map(|result| result.stream) else { return };
+        let service = self.server.service_id();
+        assert!(read.iter().chain(&written).all(|binding| binding.service == service), "tensors of several devices");
+        self.server.submit(move |server| {
+            // A result for which there was no memory says why, as a source does.
+            let unallocated: Vec<_> = written.iter().filter(|result| !result.memory.descriptor().is_allocated()).cloned().collect();
+            let needed = read.iter().chain(&unallocated);
+            let scope = ExecuteScope::launching(server, KernelId::new::<Launch>(), stream, needed, written);
+            scope.execute(|server| {
+                let streams = server.write_streams();
+                // Submits what burn has queued up. The first stream is that on which all of it goes: the one that will go on with our results.
+                streams.execute_streams(std::iter::once(stream).chain(read.iter().map(|source| source.stream)).collect());
+                // Holds the memory until all is submitted.
+                let mut held = Vec::new();
+                let mut place = |BufferBinding { memory, offset_start, offset_end, stream, .. }| {
+                    let resource = streams.stream(&stream).memory.managed_resource(memory, offset_start, offset_end)?;
+                    let place = Region { buffer: resource.resource().buffer.clone(), offset: resource.resource().offset };
+                    held.push(resource);
+                    Ok(place)
+                };
+                let launches = launches.into_iter().map(|launch| launch.placed(&mut place)).collect::<Result<Vec<_>, IoError>>()?;
+                // Beside its errors: wgpu's, such as a lack of memory, are panics of burn's.
+                survive(|| Ok(gpu.run(&launches)?))
+                    .map_err(|error| ServerError::Generic { reason: format!("{error:#}"), backtrace: Default::default() })
+            });
+        });
+    }
+}
+
+/// Contiguous tensors as operands, with the bytes of each for a sample (0: shared).
+pub fn operands<const N: usize>(tensors: [&CubeTensor; N], per_sample: [u64; N]) -> [Operand<BufferBinding>; N] {
+    std::array::from_fn(|i| {
+        let size = (tensors[i].meta.num_elements() * tensors[i].dtype.size()) as u64;
+        Operand { place: tensors[i].handle.clone().binding(), size, per_sample: per_sample[i] }
+    })
+}
+
+/// A new tensor without gaps.
+pub fn allocate(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
+    let handle = like.client.empty(shape.num_elements() * dtype.size());
+    CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, handle, dtype)
+}
