@@ -17,30 +17,17 @@ macro_rules! source {
     ($($part:literal),+) => { concat!($(include_str!($part), "\n"),+) };
 }
 
-pub static MATRICES: Kernel = Kernel {
-    name: "product",
-    source: source!("../../shaders/product/matrices.wgsl", "../../shaders/product/params.wgsl", "../../shaders/product.wgsl"),
-    entry: "product",
-    buffers: 3,
-    results: 1,
-    checks_itself: true,
-};
-pub static EMULATED: Kernel = Kernel {
-    name: "product/emulated",
-    source: source!("../../shaders/product/emulated.wgsl", "../../shaders/product/params.wgsl", "../../shaders/product.wgsl"),
-    entry: "product",
-    buffers: 3,
-    results: 1,
-    checks_itself: true,
-};
-pub static PLAIN: Kernel = Kernel {
-    name: "product/plain",
-    source: source!("../../shaders/product/params.wgsl", "../../shaders/product/plain.wgsl"),
-    entry: "product",
-    buffers: 3,
-    results: 1,
-    checks_itself: true,
-};
+const fn kernel(name: &'static str, source: &'static str) -> Kernel {
+    Kernel { name, source, entry: "product", buffers: 3, results: 1, checks_itself: true }
+}
+
+pub static MATRICES: Kernel =
+    kernel("product", source!("../../shaders/product/matrices.wgsl", "../../shaders/product/params.wgsl", "../../shaders/product.wgsl"));
+pub static EMULATED: Kernel = kernel(
+    "product/emulated",
+    source!("../../shaders/product/emulated.wgsl", "../../shaders/product/params.wgsl", "../../shaders/product.wgsl"),
+);
+pub static PLAIN: Kernel = kernel("product/plain", source!("../../shaders/product/params.wgsl", "../../shaders/product/plain.wgsl"));
 
 /// Values along K that a workgroup takes at a time, as in the shaders: a multiple of all.
 const DEPTH: usize = 32;

@@ -52,11 +52,10 @@ pub fn sum_columns(x: &CubeTensor, [mut rows, width]: [usize; 2], launches: &mut
 
 impl Layers for CubeBackend {
     fn column_sums(x: CubeTensor) -> CubeTensor {
-        let fits = |queue: &Queue, [rows, width]: [usize; 2]| rows > 0 && (4 * rows * width) as u64 <= queue.gpu().largest_binding();
-        let (Some(queue), Some(sizes)) = (Queue::of(&x), sizes(&x)) else { return Self::linear_bias_backward(x) };
-        if !all_f32([&x]) || !fits(&queue, sizes) {
+        let fits = |(queue, [rows, width]): &(Queue, [usize; 2])| *rows > 0 && (4 * rows * width) as u64 <= queue.gpu().largest_binding();
+        let Some((queue, sizes)) = Queue::of(&x).zip(sizes(&x)).filter(fits).filter(|_| all_f32([&x])) else {
             return Self::linear_bias_backward(x);
-        }
+        };
         let mut launches = Vec::new();
         let sums = sum_columns(&into_contiguous(x), sizes, &mut launches);
         queue.submit(launches);
