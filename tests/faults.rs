@@ -27,6 +27,7 @@ use moue::run::{At, Body, Control, Event, EventReader, EventWriter, Outcome, Run
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -221,6 +222,31 @@ fn a_row_of_them_goes_back_to_the_last_good_checkpoint_with_a_smaller_rate() {
     let told = ran.messages();
     assert!(told.iter().any(|t| t.contains("back to step 0, with 0.300")), "{told:?}");
     assert_eq!(ran.events.iter().filter(|e| matches!(e.body, Body::StageStarted { .. })).count(), 1);
+}
+
+/// The smaller rate is on the disk as soon as training goes on with it.
+#[test]
+fn a_run_that_ends_after_it_went_back_goes_on_with_the_smaller_rate() {
+    static SECONDS: AtomicUsize = AtomicUsize::new(0);
+    static BEGINNINGS: AtomicUsize = AtomicUsize::new(0);
+    // The second epoch ends twice, and nothing of the second time is on the disk yet; where going back is to the beginning, the first one.
+    fn after_a_checkpoint(epoch: u64) {
+        assert!(epoch != 2 || SECONDS.fetch_add(1, Ordering::SeqCst) != 1, "the power is gone");
+    }
+    fn after_none(epoch: u64) {
+        assert!(epoch != 1 || BEGINNINGS.fetch_add(1, Ordering::SeqCst) != 1, "the power is gone");
+    }
+    for (rate, floor, after, told) in
+        [(0.1, 0.15, after_a_checkpoint as fn(u64), "back to step 5"), (0.4, 0.0, after_none, "back to step 0")]
+    {
+        let (_undisturbed, expected) = fall(rate, floor);
+        let root = tempfile::tempdir().unwrap();
+        let cut = Fall { after, ..Fall::new(rate, floor) }.train(root.path());
+        assert!(format!("{:#}", cut.ended.as_ref().unwrap_err()).contains("the power is gone"), "{:?}", cut.ended);
+        assert!(cut.messages().iter().any(|text| text.contains(told)), "{:?}", cut.messages());
+        let ran = Fall::new(rate, floor).train(root.path());
+        assert_eq!(ran.ended.unwrap().to_bits(), expected.ended.unwrap().to_bits(), "{told}");
+    }
 }
 
 #[test]

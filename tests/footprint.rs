@@ -33,6 +33,7 @@ fn estimates_are_near_what_is_taken() {
         ("finetune", Training::Finetune(moue::config::Objective::Pll), vec!["finetune.batch=64", "vit.dim=192", "vit.activation=gelu"]),
         ("finetune", Training::Finetune(moue::config::Objective::Pll), vec!["finetune.batch=64", "finetune.accumulate=2", "data.size=96"]),
         ("finetune", Training::Finetune(moue::config::Objective::Pll), vec!["finetune.batch=64", "data.size=96", "run.recompute=true"]),
+        ("finetune", Training::Finetune(moue::config::Objective::CrPll), vec!["finetune.batch=128", "finetune.objective=cr_pll"]),
     ] {
         let set: Vec<String> = set.into_iter().map(String::from).collect();
         let resolved = Resolved::default().with_preset("ferplus-cpu").unwrap();

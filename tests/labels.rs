@@ -6,7 +6,7 @@ mod bench;
 
 use bench::Bench;
 use moue::dataset::{Face, Pack, PackWriter, Split};
-use moue::run::{Body, Manifest, Outcome, RunFolder, Stage};
+use moue::run::{Body, HistoryReader, Manifest, Outcome, RunFolder, Stage};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -111,9 +111,15 @@ fn every_strategy_makes_candidates_that_finetuning_takes() {
         assert!(!events.iter().any(|e| matches!(e.body, Body::Evaluation { .. })), "a fold's model was measured on something");
 
         let run = format!("pll-{strategy}");
-        let set = TINY.iter().flat_map(|&s| ["--set", s]);
+        let set = TINY.iter().chain(&["labels.include_given=true"]).flat_map(|&s| ["--set", s]);
         let words = ["finetune", "--data", "f.moue", "--labels", &out, "--out", &run, "--device", "cpu", "--no-tui"];
         assert!(b.done(&words.iter().copied().chain(set).collect::<Vec<_>>()).contains("partial labels"));
+        // A file's sets are not the last word where the settings want the given label in them.
+        let history = HistoryReader::open(&b.path(&run).join("history/pll.bin")).unwrap();
+        assert!(!history.header().faces.is_empty());
+        assert!(history.header().faces.iter().all(|face| face.given.is_some_and(|given| face.candidates.contains(&given))));
+        let lacks_given = |row: &Vec<String>| row[2].split('|').all(|class| class != row[1]);
+        assert!(strategy == "gaave" || rows.iter().any(lacks_given), "every set of {out} has the given label anyway");
     }
 }
 

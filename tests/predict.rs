@@ -19,7 +19,7 @@ const CMYK: &[u8] = include_bytes!("golden/cmyk.jpg");
 /// A bench with a finetuned run, `run`, and pictures in `faces/`.
 fn prepared() -> Bench {
     let bench = Bench::new();
-    bench.done(&train(&["finetune", "--data", "f.moue", "--out", "run"], &["finetune.baseline=false"]));
+    bench.done(&train(&["finetune", "--data", "f.moue", "--out", "run"], &["finetune.baseline=false", "run.keep_every=1"]));
     fs::create_dir_all(bench.path("faces/deeper")).unwrap();
     let gray = |w: u32, h: u32| GrayImage::from_fn(w, h, |x, y| Luma([((x * 7 + y * 13) % 256) as u8]));
     gray(40, 30).save(bench.path("faces/a.png")).unwrap();
@@ -110,9 +110,36 @@ fn every_picture_is_recognised_and_everything_else_is_told() {
     assert_eq!(lines(&predict(&bench, &["faces/a.png", "--json", "--top", "8"])), [found[0].clone()]);
     assert!(bench.path("run/calibration.json").exists());
     fs::remove_file(bench.path("run/calibration.json")).unwrap();
-    fs::remove_file(bench.path("f.moue")).unwrap();
+    fs::rename(bench.path("f.moue"), bench.path("kept.moue")).unwrap();
     let output = predict(&bench, &["faces/a.png", "--json"]);
-    assert!(lines(&output)[0]["temperature"].is_null() && text(&output.stderr).contains("not calibrated"), "{}", text(&output.stderr));
+    let said = text(&output.stderr);
+    assert!(lines(&output)[0]["temperature"].is_null() && said.contains("not calibrated"), "{said}");
+    assert!(said.contains("f.moue") && said.contains("made of pictures is not known"), "{said}");
+
+    // A pack that was moved with its run is found there; another one in its place is not taken for it.
+    let restore = || assert!(fs::copy(bench.path("kept.moue"), bench.path("run/f.moue")).is_ok());
+    restore();
+    let output = predict(&bench, &["faces/a.png", "--json", "--top", "8"]);
+    assert_eq!((lines(&output), text(&output.stderr)), (vec![found[0].clone()], String::new()));
+    let readers = [
+        &["evaluate", "run", "--device", "cpu"][..],
+        &["compare", "run", "run", "--device", "cpu"],
+        &["predict", "run", "faces/a.png", "--device", "cpu"],
+        &["export", "run", "--out", "x.safetensors"],
+    ];
+    let other = ["--train", "96", "--valid", "32", "--test", "32", "--size", "32", "--seed", "3"];
+    bench.done(&[&["data", "generate", "--out", "run/f.moue"][..], &other].concat());
+    readers.iter().for_each(|words| bench.refused(words, 2, &["f.moue was changed since the run was trained on it"]));
+    bench.done(&[readers[0], &["--data", "run/f.moue"]].concat());
+    restore();
+    // Whoever reads a run says that its last checkpoint is damaged.
+    fs::write(bench.path("run/checkpoints/finetune-pll-00000006.ckpt"), "torn").unwrap();
+    for words in readers {
+        let output = bench.moue(words);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {said}");
+        assert!(said.contains("finetune-pll-00000006.ckpt") && said.contains("using the one before it"), "{words:?}: {said}");
+    }
 }
 
 #[test]

@@ -186,6 +186,19 @@ fn softmax_of_every_width_leaves_padding_alone() {
     }
 }
 
+/// Where half precision ends, training has to see that it did: its loss is scaled too much.
+#[test]
+fn gradients_beyond_half_precision_are_infinite() {
+    for (name, device) in devices() {
+        // Both weights are a half, so slopes are a quarter of the difference of the two.
+        for (slope, expected) in [(1.2e5, 6e4), (1.4e5, f32::INFINITY), (4e8, f32::INFINITY)] {
+            let weights = weights_of(Tensor::zeros([1, 2], &device), 2, 1.0, DType::F16);
+            let made = softmax_gradient(weights, tensor(&[slope, -slope], [1, 2], &device), 2, 1.0);
+            assert_eq!(made, [expected, -expected], "{name}, {slope}");
+        }
+    }
+}
+
 /// Gradients through norm and softmax, between operations that burn fuses, are those that it has on the CPU.
 #[test]
 fn gradients_go_through_fused_neighbours() {

@@ -8,7 +8,7 @@ mod bench;
 use bench::{Bench, PATIENCE, TINY, text, train};
 use moue::dataset::{Pack, PackWriter, Split};
 use moue::run::checkpoint::{MODEL, State};
-use moue::run::{Body, Event, Outcome, Stage};
+use moue::run::{Body, Event, Manifest, Outcome, RunFolder, Stage};
 use std::fs;
 use std::io::Read;
 use std::path::PathBuf;
@@ -154,8 +154,16 @@ fn an_interrupted_run_ends_like_an_uninterrupted_one() {
     assert!(matches!(b.events("cut").last().unwrap().body, Body::RunFinished { outcome: Outcome::Interrupted, .. }));
     assert!(!b.path("cut/labels.csv").exists(), "the run was over before it was interrupted");
 
-    b.done(&["finetune", "--resume", "--out", "cut", "--device", "cpu", "--no-tui"]);
+    // It goes on with the candidate sets that it began with, or not at all.
+    let labels = fs::read(b.path("l.csv")).unwrap();
+    b.done(&["labels", "f.moue", "--out", "l.csv"]);
+    b.refused(&["finetune", "--resume", "--out", "cut"], 2, &["l.csv is not what the run began with"]);
+    fs::write(b.path("l.csv"), labels).unwrap();
+    // The device is the run's own as well.
+    b.done(&["finetune", "--resume", "--out", "cut", "--no-tui"]);
     assert!(b.results("cut") == whole, "a resumed run ends otherwise");
+    let changes = Manifest::read(&RunFolder::open(&b.path("cut")).unwrap()).unwrap().changes;
+    assert!(changes.is_empty(), "{changes:?}");
 }
 
 #[test]

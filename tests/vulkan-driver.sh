@@ -8,7 +8,8 @@
 # passes the same tests (VK_DRIVER_FILES chooses it). Quick when the driver is there: then apt is not asked.
 
 moue_vulkan_loader() {
-    ldconfig -p 2>/dev/null | grep -q 'libvulkan\.so\.1'
+    # Not every user's path has it; and a grep that ends at its first match would end ldconfig with a broken pipe.
+    PATH="$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null | grep 'libvulkan\.so\.1' >/dev/null
 }
 
 # A driver of a GPU whose device file exists.

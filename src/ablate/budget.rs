@@ -7,7 +7,7 @@ use crate::engine::precision::Precision;
 use crate::finetune::scored_faces;
 use crate::labels::Candidates;
 use crate::pipeline::{Job, JobEnd, Stages};
-use crate::run::{Body, Control, EventReader, Phase, RunFolder, Stage, Supervision};
+use crate::run::{Body, Control, Event, EventReader, Phase, RunFolder, Supervision};
 use crate::usage;
 use anyhow::{Context, Result, bail};
 use std::fmt;
@@ -57,11 +57,38 @@ impl fmt::Display for Budget {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
     pub train: f64,
-    /// Zero where nothing is evaluated.
+    /// Only looking at it. Zero in pretraining.
     pub evaluate: f64,
 }
 
+impl Pace {
+    /// From the events of a training for one epoch on `faces`; none where too few of its steps were timed, unless roughly will do.
+    fn read(events: impl IntoIterator<Item = Result<Event>>, faces: Faces, roughly: bool) -> Result<Option<Self>> {
+        let (mut speeds, mut looking, mut stage) = (Vec::new(), 0.0, 0.0);
+        for event in events {
+            match event?.body {
+                Body::Scalars(scalars) => speeds.extend(scalars.get("faces_per_second").filter(|v| v.is_finite())),
+                Body::Phase { name: Phase::Evaluate, elapsed: Some(elapsed) } => looking += elapsed,
+                Body::StageFinished { elapsed } => stage = elapsed,
+                _ => {}
+            }
+        }
+        if speeds.len() <= WARM && !roughly {
+            return Ok(None);
+        }
+        // Of too few steps the last is the warmest.
+        let mut warm = speeds.split_off(WARM.min(speeds.len().saturating_sub(1)));
+        warm.sort_by(f64::total_cmp);
+        // Where every step was left out, none was timed; the stage as a whole is.
+        let train = warm.get(warm.len() / 2).map_or(stage / faces.train as f64, |speed| 1.0 / speed);
+        Ok(Some(Self { train, evaluate: looking / faces.looked_at(1, 1) as f64 }))
+    }
+}
+
 /// Measures pretraining or finetuning on a few batches of the pack, in a folder that is thrown away.
+///
+/// # Errors
+/// What stops the training; and where the pack has too few faces to say more than roughly how fast it is, unless that will do.
 pub fn probe(
     resolved: &Resolved,
     pretrain: bool,
@@ -69,6 +96,7 @@ pub fn probe(
     candidates: Option<&Candidates>,
     device: &OpenDevice,
     control: &Control,
+    roughly: bool,
 ) -> Result<Pace> {
     let folder = tempfile::tempdir().context("making a folder for the probe")?;
     let s = resolved.settings();
@@ -81,11 +109,14 @@ pub fn probe(
         None => pack.split(Split::Train).into_iter().map(|i| (i, Vec::new())).collect(),
     };
     let usable = |i: &usize| pretrain || partial || pack.faces()[*i].label.is_some() || !pack.faces()[*i].votes.is_empty();
+    let mut faces = Faces { train: 0, valid: 0, test: 0 };
     for (i, candidates) in sets.into_iter().filter(|(i, _)| usable(i)).take(batch * STEPS) {
         writer.push(Face { candidates, ..pack.faces()[i].clone() }, &pack.pixels(i)?)?;
+        faces.train += 1;
     }
     for i in scored_faces(pack, Split::Valid).into_iter().take(VALID) {
         writer.push(pack.faces()[i].clone(), &pack.pixels(i)?)?;
+        faces.valid += 1;
     }
     writer.finish(serde_json::json!({"probe": true}))?;
     let part = Pack::open(&path)?;
@@ -119,23 +150,10 @@ pub fn probe(
     if let JobEnd::Interrupted = job.run()? {
         bail!("stopped while measuring the speed");
     }
-    let (mut speeds, mut evaluated, mut faces) = (Vec::new(), 0.0, 0u64);
-    for event in EventReader::open(&run)? {
-        let event = event?;
-        match event.body {
-            Body::Scalars(scalars) => speeds.extend(scalars.get("faces_per_second").filter(|v| v.is_finite())),
-            Body::Phase { name: Phase::Evaluate, elapsed: Some(elapsed) } => evaluated += elapsed,
-            Body::Evaluation { confusion, .. } if event.stage != Stage::Run => faces += confusion.iter().flatten().sum::<u64>(),
-            _ => {}
-        }
+    match Pace::read(EventReader::open(&run)?, faces, roughly)? {
+        Some(pace) => Ok(pace),
+        None => usage!("{} has too few training faces to measure a speed; leave --budget out", pack.path().display()),
     }
-    let mut warm: Vec<f64> = speeds.into_iter().skip(WARM).collect();
-    if warm.is_empty() {
-        usage!("{} has too few training faces to measure a speed; leave --budget out", pack.path().display());
-    }
-    warm.sort_by(f64::total_cmp);
-    let train = 1.0 / warm[warm.len() / 2];
-    Ok(Pace { train, evaluate: if faces > 0 { evaluated / faces as f64 } else { 0.0 } })
 }
 
 /// Faces that a stage trains on and evaluates.
@@ -146,10 +164,18 @@ pub struct Faces {
     pub test: usize,
 }
 
-/// Seconds that finetuning takes, evaluation included.
+impl Faces {
+    /// How many times finetuning only looks at a face: in every evaluation on valid and the one on test, and when it is done for the
+    /// temperature (valid) and for the predictions (all).
+    fn looked_at(self, epochs: usize, evaluate_every: usize) -> usize {
+        let evaluations = epochs.div_ceil(evaluate_every.max(1));
+        evaluations * self.valid + self.test + self.valid + (self.train + self.valid + self.test)
+    }
+}
+
+/// Seconds that finetuning takes, all that it only looks at included.
 pub fn finetune_seconds(pace: Pace, faces: Faces, epochs: usize, evaluate_every: usize) -> f64 {
-    let evaluations = epochs.div_ceil(evaluate_every.max(1));
-    (epochs * faces.train) as f64 * pace.train + (evaluations * faces.valid + faces.test) as f64 * pace.evaluate
+    (epochs * faces.train) as f64 * pace.train + faces.looked_at(epochs, evaluate_every) as f64 * pace.evaluate
 }
 
 /// The most epochs, at least one and at most `most`, whose `seconds` fit into `budget`.
@@ -160,6 +186,8 @@ pub fn epochs_within(budget: f64, most: usize, seconds: impl Fn(usize) -> f64) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::Scalars;
+    use crate::run::event::tests::event;
 
     #[test]
     fn budgets_are_typed_with_a_unit() {
@@ -176,9 +204,48 @@ mod tests {
         let pace = Pace { train: 0.01, evaluate: 0.002 };
         let faces = Faces { train: 1000, valid: 500, test: 1000 };
         let seconds = |epochs| finetune_seconds(pace, faces, epochs, 2);
-        assert_eq!(seconds(4), 40.0 + 2.0 + 2.0);
-        assert_eq!(epochs_within(45.0, 20, seconds), 4);
+        // Two evaluations on valid and one on test; then the temperature, and what is predicted of all faces.
+        assert_eq!(seconds(4), 40.0 + 2.0 + 2.0 + 1.0 + 5.0);
+        assert_eq!(epochs_within(55.0, 20, seconds), 4);
         assert_eq!(epochs_within(1.0, 20, seconds), 1);
         assert_eq!(epochs_within(1e9, 20, seconds), 20);
+    }
+
+    /// The events of a probe with so many timed steps: it trains for 12 seconds, and looks at faces for 6.
+    fn events(speeds: &[f64]) -> Vec<Result<Event>> {
+        let looked = |elapsed| Body::Phase { name: Phase::Evaluate, elapsed: Some(elapsed) };
+        let confusion = vec![vec![60, 0], vec![0, 40]];
+        let evaluation = Body::Evaluation {
+            split: Split::Valid,
+            accuracy: 1.0,
+            mean_recall: 1.0,
+            per_class: vec![Some(1.0); 2],
+            confusion,
+            loss: None,
+            macro_f1: None,
+            calibration_error: None,
+        };
+        let steps = speeds.iter().map(|&speed| Body::Scalars(Scalars::from([("faces_per_second", speed)])));
+        let rest = [looked(1.0), evaluation, Body::StageFinished { elapsed: 12.0 }, looked(1.0), looked(4.0)];
+        steps.chain(rest).map(|body| Ok(event(body))).collect()
+    }
+
+    #[test]
+    fn a_pace_is_that_of_all_faces_looked_at() {
+        let faces = Faces { train: 300, valid: 100, test: 0 };
+        let pace = Pace::read(events(&[5.0, 20.0, 40.0, 50.0, 60.0, 100.0]), faces, false).unwrap().unwrap();
+        // 100 evaluated, again for the temperature, and 400 predictions, in 6 seconds.
+        assert_eq!(pace, Pace { train: 1.0 / 60.0, evaluate: 6.0 / 600.0 });
+        let unmeasured = Faces { train: 600, valid: 0, test: 0 };
+        assert_eq!(Pace::read(events(&[5.0, 20.0, 40.0]), unmeasured, false).unwrap().unwrap().evaluate, 6.0 / 600.0);
+    }
+
+    #[test]
+    fn a_small_pack_has_a_rough_pace_where_no_budget_needs_more() {
+        let faces = Faces { train: 300, valid: 100, test: 0 };
+        for (speeds, train) in [(&[5.0, 20.0][..], 1.0 / 20.0), (&[5.0], 1.0 / 5.0), (&[], 12.0 / 300.0)] {
+            assert_eq!(Pace::read(events(speeds), faces, false).unwrap(), None, "{speeds:?}");
+            assert_eq!(Pace::read(events(speeds), faces, true).unwrap().unwrap().train, train, "{speeds:?}");
+        }
     }
 }

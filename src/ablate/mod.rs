@@ -40,7 +40,8 @@ pub struct Request {
     /// For one run, its share of pretraining included; none: the preset's epochs.
     pub budget: Option<Budget>,
     pub pack: Arc<Pack>,
-    /// Candidate sets from a file, and the file; none: made from the pack under each row's `labels.*`.
+    /// Candidate sets from a file, and the file; none: made from the pack under each row's `labels.*`. Of those, a file's sets heed
+    /// `include_given` alone.
     pub candidates: Option<Candidates>,
     pub labels: Option<PathBuf>,
     /// A finished pretraining run that stands in for the rows whose encoder it fits.
@@ -66,12 +67,39 @@ pub struct Item {
     given: Option<PathBuf>,
 }
 
+/// What the runs of a table take from elsewhere, by [`load::fingerprint`]; none where nothing was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Inputs {
+    labels: Option<String>,
+    from: Option<String>,
+}
+
+impl Inputs {
+    /// # Errors
+    /// Bad usage where `now` would mix what comes of other inputs into the table in `out`.
+    fn refuse_other(&self, now: &Self, out: &Path) -> Result<()> {
+        for (flag, then, now) in [("labels", &self.labels, &now.labels), ("from", &self.from, &now.from)] {
+            let began = match (then, now) {
+                (then, now) if then == now => continue,
+                (Some(then), Some(now)) => format!("with another --{flag} ({then} then, {now} now)"),
+                (Some(_), None) => format!("with --{flag}"),
+                (None, _) => format!("without --{flag}"),
+            };
+            usage!("the table in {} began {began}: give what it began with, or choose another --out", out.display());
+        }
+        Ok(())
+    }
+}
+
 /// All runs of a table; kept beside them so that a repeated command does exactly the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     pub table: String,
     pub seeds: u64,
     pub pack_hash: String,
+    /// None in a plan from before they were kept.
+    #[serde(default)]
+    inputs: Option<Inputs>,
     /// As typed, in seconds.
     budget: Option<f64>,
     pub pretrainings: Vec<Item>,
@@ -104,7 +132,7 @@ impl Request {
     /// The folder's plan if it has one, else a new one. Measures speeds where a budget or an estimate needs them.
     ///
     /// # Errors
-    /// When the folder's plan is of another table, pack, budget or number of seeds.
+    /// When the folder's plan is of another table, pack, budget or number of seeds, or began with other inputs.
     pub fn plan(&self, out: &Path) -> Result<Plan> {
         let makes_sets = |row: &Row| row.layers.unwrap_or_default().iter().any(|layer| layer.starts_with("labels."));
         if self.candidates.is_some() && self.runnable().any(makes_sets) {
@@ -127,9 +155,18 @@ impl Request {
                     out.display()
                 );
             }
-            return Ok(plan);
+            let now = self.inputs()?;
+            if let Some(then) = &plan.inputs {
+                then.refuse_other(&now, out)?;
+            }
+            return Ok(Plan { inputs: Some(now), ..plan });
         }
         self.fresh_plan()
+    }
+
+    fn inputs(&self) -> Result<Inputs> {
+        let of = |path: &Option<PathBuf>| path.as_deref().map(load::fingerprint).transpose();
+        Ok(Inputs { labels: of(&self.labels)?, from: of(&self.from)? })
     }
 
     /// Whether the plan's settings are what is asked for now, epochs apart where a budget chose them.
@@ -164,12 +201,13 @@ impl Request {
         let s = resolved.settings();
         Ok(match &self.candidates {
             _ if !s.finetune.objective.is_partial() => None,
-            Some(candidates) => Some(candidates.clone()),
+            Some(candidates) => Some(candidates.clone().with_given(&self.pack, &s.labels)),
             None => Some(Candidates::build(&self.pack, &s.labels)?),
         })
     }
 
     fn fresh_plan(&self) -> Result<Plan> {
+        let inputs = Some(self.inputs()?);
         let measured = self.runnable().map(|row| self.measure(row)).collect::<Result<Vec<_>>>()?;
         let mut pretrainings: Vec<Item> = Vec::new();
         let mut starts = Vec::new();
@@ -204,8 +242,8 @@ impl Request {
                 given: None,
             });
         }
-        let budget = self.budget.map(|b| b.seconds);
-        Ok(Plan { table: self.table.name.into(), seeds: self.seeds, pack_hash: self.pack.hash(), budget, pretrainings, rows })
+        let (table, pack_hash, budget) = (self.table.name.into(), self.pack.hash(), self.budget.map(|b| b.seconds));
+        Ok(Plan { table, seeds: self.seeds, pack_hash, inputs, budget, pretrainings, rows })
     }
 
     /// How fast a row finetunes here.
@@ -217,8 +255,13 @@ impl Request {
             valid: scored_faces(&self.pack, Split::Valid).len(),
             test: scored_faces(&self.pack, Split::Test).len(),
         };
-        let pace = budget::probe(&resolved, false, &self.pack, candidates.as_ref(), &self.device, &self.control)?;
+        let pace = self.pace(&resolved, false, candidates.as_ref())?;
         Ok(Measured { row, resolved, faces, pace })
+    }
+
+    /// How fast a training is here. Without a budget it is only told, and roughly will do.
+    fn pace(&self, resolved: &Resolved, pretrain: bool, candidates: Option<&Candidates>) -> Result<Pace> {
+        budget::probe(resolved, pretrain, &self.pack, candidates, &self.device, &self.control, self.budget.is_none())
     }
 
     /// The pretraining that a row starts from, planned if no other row has needed it; its name.
@@ -245,7 +288,7 @@ impl Request {
         let (epochs, seconds) = if given.is_some() {
             (s.pretrain.epochs, 0.0)
         } else {
-            let pace: Pace = budget::probe(resolved, true, &self.pack, None, &self.device, &self.control)?;
+            let pace = self.pace(resolved, true, None)?;
             let faces = self.pack.split(Split::Train).len();
             let seconds = |epochs: usize| (epochs * faces) as f64 * pace.train;
             let whole = seconds(s.pretrain.epochs);
@@ -379,5 +422,109 @@ impl Plan {
     /// Estimated for all runs, in seconds.
     pub fn seconds(&self) -> f64 {
         self.pretrainings.iter().chain(&self.rows).map(|item| item.seconds).sum::<f64>() * self.seeds as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DeviceChoice;
+    use crate::dataset::PackWriter;
+    use crate::dataset::generated::{self, GeneratorConfig};
+    use crate::engine::device;
+    use crate::failure::exit_code;
+
+    /// A request for one row of a table on a few faces, with candidate sets from a file where one is named.
+    fn request(folder: &Path, table: &str, row: &str, labels: Option<PathBuf>) -> Request {
+        let path = folder.join("f.moue");
+        if !path.exists() {
+            let mut writer = PackWriter::create(&path, generated::protocol()).unwrap();
+            let config = GeneratorConfig { train: 3, valid: 1, test: 1, size: 32, ..GeneratorConfig::default() };
+            generated::generate(&config, &mut writer).unwrap();
+            writer.finish(serde_json::json!({})).unwrap();
+        }
+        let (table, pack) = (tables::find(table).unwrap(), Pack::open(&path).unwrap());
+        Request {
+            table,
+            rows: table.rows.iter().filter(|r| r.name == row).collect(),
+            resolved: Resolved::default(),
+            seeds: 1,
+            budget: None,
+            candidates: labels.as_deref().map(|path| Candidates::read_csv(path, &pack).unwrap()),
+            pack: Arc::new(pack),
+            labels,
+            from: None,
+            device: device::open(DeviceChoice::Cpu).unwrap(),
+            control: Control::default(),
+        }
+    }
+
+    /// Writes sets for the training faces of [`request`]'s pack: so many of the classes that follow each face's given label.
+    fn csv(folder: &Path, name: &str, size: usize) -> PathBuf {
+        let pack = request(folder, "table6", "random", None).pack;
+        let classes = &pack.protocol().classes;
+        let mut text = String::from("id,candidates\n");
+        for i in pack.split(Split::Train) {
+            let given = usize::from(pack.faces()[i].label.unwrap());
+            let set: Vec<&str> = (1..=size).map(|n| classes[(given + n) % classes.len()].as_str()).collect();
+            text += &format!("{},{}\n", pack.faces()[i].id, set.join("|"));
+        }
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_table_goes_on_with_what_it_began_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("T");
+        std::fs::create_dir(&out).unwrap();
+        let with = |labels: Option<PathBuf>| request(folder.path(), "table6", "random", labels);
+        let [first, same, other] = [("a.csv", 1), ("b.csv", 1), ("c.csv", 2)].map(|(name, size)| csv(folder.path(), name, size));
+        let began = with(Some(first.clone()));
+        let settings = began.settings_of(began.rows[0]).unwrap();
+        let row = Item {
+            name: "random".into(),
+            epochs: 1,
+            seconds: 1.0,
+            settings: settings.entries().map(|(k, v, _)| (k.to_string(), v)).collect(),
+            from: None,
+            given: None,
+        };
+        let (table, pack_hash, inputs) = ("table6".into(), began.pack.hash(), Some(began.inputs().unwrap()));
+        let plan = Plan { table, seeds: 1, pack_hash, inputs, budget: None, pretrainings: Vec::new(), rows: vec![row] };
+        let kept = serde_json::to_value(&plan).unwrap();
+        let keep = |plan: &serde_json::Value| std::fs::write(out.join(PLAN), plan.to_string()).unwrap();
+        keep(&kept);
+        assert_eq!(began.plan(&out).unwrap(), plan);
+        assert_eq!(with(Some(same)).plan(&out).unwrap(), plan, "what is in the file counts");
+        let refused = |request: &Request, part: &str| {
+            let error = request.plan(&out).unwrap_err();
+            assert!(exit_code(&error) == 2 && error.to_string().contains(part), "{error:#}");
+        };
+        refused(&with(Some(other)), "began with another --labels");
+        refused(&with(None), "began with --labels");
+        refused(&Request { from: Some(first.clone()), ..with(Some(first)) }, "began without --from");
+        // A plan that does not know goes on with what there is.
+        let mut old = kept;
+        old.as_object_mut().unwrap().remove("inputs");
+        keep(&old);
+        assert_eq!(began.plan(&out).unwrap(), plan);
+    }
+
+    #[test]
+    fn rows_add_the_given_label_to_the_sets_of_a_file_where_their_settings_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = csv(folder.path(), "a.csv", 2);
+        for (row, size) in [("paper", 2), ("robust", 3)] {
+            let request = request(folder.path(), "objectives", row, Some(file.clone()));
+            let resolved = request.settings_of(request.rows[0]).unwrap();
+            let sets = request.candidates_of(&resolved).unwrap().unwrap().sets;
+            assert_eq!(sets.len(), 3);
+            for (i, set) in sets {
+                let given = request.pack.faces()[i].label.unwrap();
+                assert_eq!((set.classes.len(), set.classes.contains(&given)), (size, size == 3), "{row}");
+            }
+        }
     }
 }

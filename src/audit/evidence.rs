@@ -80,7 +80,7 @@ impl Evidence {
         let mut notes = Vec::new();
         let manifest = Manifest::read(folder)?;
         let known = manifest.data.as_ref();
-        let place = data.map(PathBuf::from).or_else(|| Some(PathBuf::from(&known?.pack)));
+        let place = data.map(PathBuf::from).or_else(|| Some(known?.place(folder)));
         let pack = match &place {
             Some(path) if data.is_some() || path.exists() => {
                 let pack = Pack::open(path)?;

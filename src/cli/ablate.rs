@@ -24,7 +24,8 @@ use std::sync::Arc;
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  moue ablate table8 --data demo --budget 2m --seeds 2 --out ablations/table8\n  \
                   moue ablate objectives --data fp.moue --preset ferplus-cpu --rows ce,ce_soft,proden,paper,robust --out ablations/fp\n\n\
-                  The same command again goes on where it stopped; finished runs are kept.\n\nTables:\n  \
+                  The same command again goes on where it stopped; finished runs are kept. With other candidate sets, \
+                  another network to start from or other settings it is refused.\n\nTables:\n  \
                   table1, table5 ... table9, k, theta: the paper's; objectives: all of them on one network; pretraining: with and without")]
 pub struct AblateArgs {
     /// Table to run
@@ -47,7 +48,7 @@ pub struct AblateArgs {
     /// Only these rows, by name (`--plan` lists them)
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     rows: Vec<String>,
-    /// Candidate sets made by `moue labels` (default: made from the pack under labels.*)
+    /// Candidate sets made by `moue labels` (default: made from the pack under labels.*); labels.include_given applies to them
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// Finished pretraining run, for the rows that its settings fit
@@ -94,10 +95,11 @@ impl AblateArgs {
             control: control.clone(),
         };
         let plan = request.plan(out)?;
-        print(|w| Ok(write!(w, "{}", describe(table, &request.rows, &plan))?))?;
+        let shown = print(|w| Ok(write!(w, "{}", describe(table, &request.rows, &plan))?));
         if self.plan {
-            return Ok(());
+            return shown;
         }
+        // Whoever looked may be gone by now: the runs go on without.
         let progress = self.progress.open(&control);
         let end = request.carry_out(&plan, out, |folder| progress.supervise(folder), |text| progress.tell(text));
         drop(progress);

@@ -8,6 +8,7 @@ use crate::audit::{Audit, Request, sheet};
 use crate::dataset;
 use crate::dataset::Class;
 use crate::run::RunFolder;
+use crate::run::progress::plain;
 use crate::usage;
 use anyhow::Result;
 use clap::Args;
@@ -81,10 +82,11 @@ impl AuditArgs {
         if self.json {
             return print(|w| Ok(writeln!(w, "{}", audit.to_json(self.top))?));
         }
-        print(|w| {
-            tell(w, &audit, self.top)?;
-            written.iter().try_for_each(|line| Ok(writeln!(w, "written: {line}")?))
-        })
+        let mut told: Vec<u8> = Vec::new();
+        tell(&mut told, &audit, self.top)?;
+        written.iter().try_for_each(|line| writeln!(told, "written: {line}"))?;
+        // Names of classes, faces and annotators may be a stranger's.
+        print(|w| String::from_utf8_lossy(&told).lines().try_for_each(|line| Ok(writeln!(w, "{}", plain(line))?)))
     }
 }
 

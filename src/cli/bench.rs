@@ -65,7 +65,7 @@ pub struct BenchArgs {
     profile: bool,
     /// Instead of rows against PyTorch: moue's time and memory while one setting takes these values, with the exponent of a power law; may be
     /// repeated (`--sweep vit.dim=48,96,192 --sweep finetune.batch=64,128,256`)
-    #[arg(long, value_name = "KEY=VALUES")]
+    #[arg(long, value_name = "KEY=VALUES", conflicts_with_all = ["profile", "compile", "no_peer"])]
     sweep: Vec<Axis>,
     /// Draw the sweeps as SVG files into this folder
     #[arg(long, value_name = "DIR", requires = "sweep")]
@@ -250,4 +250,21 @@ fn table(profile: &Profile) -> String {
         format!("the step waits for the loader, {:.1} times as long as itself\n", loader / whole)
     };
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::Cli;
+    use clap::Parser;
+    use clap::error::ErrorKind;
+
+    #[test]
+    fn a_sweep_has_no_peer_and_no_profile() {
+        let sweep = ["moue", "bench", "--sweep", "vit.dim=48,96"];
+        let parse = |words: &[&str]| Cli::try_parse_from([&sweep[..], words].concat()).map(drop).map_err(|e| e.kind());
+        assert_eq!(parse(&["--rounds", "2"]), Ok(()));
+        for word in ["--profile", "--compile", "--no-peer"] {
+            assert_eq!(parse(&[word]), Err(ErrorKind::ArgumentConflict), "{word}");
+        }
+    }
 }

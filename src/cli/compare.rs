@@ -22,7 +22,7 @@ pub struct CompareArgs {
     first: String,
     /// Second network: RUN, or RUN:OBJECTIVE
     second: String,
-    /// Pack to measure on (default: the first run's own)
+    /// Pack to measure on (default: the first run's own, refused where it was changed since)
     #[arg(long, value_name = "PACK")]
     data: Option<PathBuf>,
     /// train, valid or test
@@ -50,6 +50,7 @@ impl CompareArgs {
         let first = self.open(&self.first, self.data.clone())?;
         let pack = first.pack.path().to_path_buf();
         let second = self.open(&self.second, Some(pack))?;
+        first.remarks.iter().chain(&second.remarks).for_each(|remark| eprintln!("{remark}"));
         let classes = first.pack.protocol().classes.len();
         let labels = first.labels();
         let predict = |trial: &Trial| -> Result<Vec<_>> { Ok(trial.read_logits()?.chunks(classes).map(argmax).collect()) };

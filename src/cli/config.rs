@@ -2,7 +2,7 @@
 
 use super::output::print;
 use super::settings::SettingsArgs;
-use crate::config::{KEYS, Resolved, SECTIONS, is_overlay, preset_names, preset_text};
+use crate::config::{KEYS, Origin, Resolved, SECTIONS, is_overlay, preset_names, preset_text};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
@@ -76,9 +76,11 @@ impl ConfigArgs {
                 let default = Resolved::default();
                 let (default, _) = default.entry(&key)?;
                 let doc = KEYS.iter().find(|k| k.name == key).map_or("", |k| k.doc).trim();
+                // A default may depend on another setting.
+                let changed = *origin != Origin::Default && value != default;
                 print(|w| {
                     writeln!(w, "{key} = {value}")?;
-                    writeln!(w, "  from:    {origin}{}", if value == default { String::new() } else { format!(" (default {default})") })?;
+                    writeln!(w, "  from:    {origin}{}", if changed { format!(" (default {default})") } else { String::new() })?;
                     Ok(writeln!(w, "  meaning: {doc}")?)
                 })
             }

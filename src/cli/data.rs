@@ -7,6 +7,7 @@ use crate::dataset::generated::{self, GeneratorConfig};
 use crate::dataset::profile::Profile;
 use crate::dataset::sheet::{self, SheetConfig};
 use crate::dataset::{Pack, PackWriter, Split};
+use crate::run::progress::plain;
 use crate::usage;
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -178,9 +179,9 @@ fn sizes(pack: &Pack) -> String {
 fn info(pack: &Pack) -> String {
     let card = pack.protocol();
     let mut out = String::new();
-    // Writing to a string cannot fail.
+    // Writing to a string cannot fail. What a pack says of where it comes from may hold anything.
     let mut line = |text: String| {
-        let _ = writeln!(out, "{text}");
+        let _ = writeln!(out, "{}", plain(&text));
     };
     line(format!("{}", pack.path().display()));
     line(format!("  faces       {}, {}", pack.faces().len(), sizes(pack)));
@@ -227,4 +228,20 @@ fn info(pack: &Pack) -> String {
     let provenance = serde_json::to_string_pretty(pack.provenance()).unwrap_or_default();
     provenance.lines().for_each(|l| line(format!("  {l}")));
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_pack_says_of_itself_does_not_steer_the_terminal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.moue");
+        // JSON escapes what ASCII has of control characters but DEL, and nothing of what comes after.
+        let provenance = serde_json::json!({"notes": ["made\u{7f} by \u{9b}2Jhand"], "\u{9d}0;title": 1});
+        PackWriter::create(&path, generated::protocol()).unwrap().finish(provenance).unwrap();
+        let told = info(&Pack::open(&path).unwrap());
+        assert!(told.contains("made  by  2Jhand") && !told.contains(|c: char| c.is_control() && c != '\n'), "{told:?}");
+    }
 }

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 pub struct EvaluateArgs {
     /// Run folder
     run: PathBuf,
-    /// Pack to measure on (default: the run's own)
+    /// Pack to measure on (default: the run's own, refused where it was changed since)
     #[arg(long, value_name = "PACK")]
     data: Option<PathBuf>,
     /// train, valid or test
@@ -51,6 +51,7 @@ impl EvaluateArgs {
             flip: self.flip,
             device: self.device,
         })?;
+        trial.remarks.iter().for_each(|remark| eprintln!("{remark}"));
         let classes = &trial.pack.protocol().classes;
         let Scored { confusion, loss, calibration_error } = Scored::new(classes.len(), &trial.labels(), &trial.read_logits()?);
         if self.json {

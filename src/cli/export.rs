@@ -61,7 +61,8 @@ impl ExportArgs {
             usage!("{} exists; choose another name with --out", out.display());
         }
         let open = device::open(DeviceChoice::Cpu)?;
-        let Trained { network, card, resolved, .. } = load::trained(&self.run, self.which.as_deref(), &open.device)?;
+        let Trained { network, card, resolved, remarks, .. } = load::trained(&self.run, self.which.as_deref(), &open.device)?;
+        remarks.iter().for_each(|remark| eprintln!("{remark}"));
         if let Some(classes) = &self.classes {
             same_classes(&card.classes, "--classes", classes)?;
         }

@@ -7,6 +7,7 @@ use crate::engine::device;
 use crate::model::init::Init;
 use crate::model::{Encoder, Vit};
 use crate::random::Streams;
+use crate::run::progress::plain;
 use crate::usage;
 use crate::weights::import::{ENOUGH, Match, Misfit};
 use crate::weights::parameters::Branch;
@@ -76,7 +77,8 @@ impl ImportWeightsArgs {
             list(w, &self.file.display().to_string(), &report)?;
             if let Some(card) = source.card() {
                 let classes = if card.classes.is_empty() { "no classes".to_string() } else { card.classes.join(", ") };
-                writeln!(w, "card: moue {}, {} after step {}; {classes}", card.moue, card.origin, card.step)?;
+                let told = format!("card: moue {}, {} after step {}; {classes}", card.moue, card.origin, card.step);
+                writeln!(w, "{}", plain(&told))?;
             }
             Ok(())
         })?;
@@ -100,8 +102,9 @@ impl ImportWeightsArgs {
     }
 }
 
+/// Names of tensors are a stranger's, and are made safe for the terminal.
 fn list(w: &mut dyn Write, name: &str, report: &Report) -> Result<()> {
-    let under = if report.prefix.is_empty() { String::new() } else { format!(", names after `{}`", report.prefix) };
+    let under = if report.prefix.is_empty() { String::new() } else { format!(", names after `{}`", plain(&report.prefix)) };
     writeln!(w, "{name}: {}{under}", report.family)?;
     writeln!(
         w,
@@ -136,7 +139,7 @@ fn list(w: &mut dyn Write, name: &str, report: &Report) -> Result<()> {
         writeln!(w, "elsewhere in the file: {} tensors", report.outside)?;
     }
     for note in &report.notes {
-        writeln!(w, "note: {note}")?;
+        writeln!(w, "note: {}", plain(note))?;
     }
     Ok(())
 }
@@ -152,7 +155,7 @@ fn grouped(w: &mut dyn Write, lines: impl Iterator<Item = String>) -> Result<()>
     };
     let mut groups: Vec<(String, usize)> = Vec::new();
     for line in lines {
-        let line = starred(&line);
+        let line = plain(&starred(&line));
         match groups.iter_mut().find(|g| g.0 == line) {
             Some(group) => group.1 += 1,
             None => groups.push((line, 1)),

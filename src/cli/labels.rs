@@ -162,10 +162,11 @@ mod prediction {
         /// Root of every random stream (default 0)
         #[arg(long, value_name = "N")]
         pub seed: Option<u64>,
-        /// auto, cpu, gpu, vulkan[:n], metal, dx12 or gl (default auto)
+        /// auto, cpu, gpu, vulkan[:n], metal, dx12 or gl (default: auto; of a run that goes on: its own)
         #[arg(long, value_name = "DEVICE")]
         pub device: Option<DeviceChoice>,
-        /// Go on with the run in --run from its newest checkpoint
+        /// Go on with the run in --run from its newest checkpoint, on its device, in its precision, with its number of threads; --device,
+        /// --precision and --set of run.threads, run.workers, run.precision, run.kernels change that, and then results may differ
         #[arg(long, requires = "run")]
         pub resume: bool,
         #[command(flatten)]
@@ -198,7 +199,7 @@ mod prediction {
                 data: Some(path.display().to_string()),
                 settings,
                 seed: p.seed,
-                device: p.device.unwrap_or_default(),
+                device: p.device,
                 resume: p.resume,
                 progress: p.progress,
             };

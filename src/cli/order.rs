@@ -7,6 +7,7 @@ use crate::crossfit;
 use crate::dashboard::terminal;
 use crate::dataset::generated::{self, GeneratorConfig};
 use crate::dataset::{Pack, PackWriter};
+use crate::engine::adapters::adapters;
 use crate::engine::device;
 use crate::engine::precision::Precision;
 use crate::labels::Candidates;
@@ -18,6 +19,7 @@ use crate::run::prints;
 use crate::run::{Manifest, RunFolder};
 use crate::usage;
 use anyhow::{Context, Result};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,11 +37,20 @@ impl Earlier {
         Ok(Self { folder, manifest })
     }
 
-    /// Its settings, as far as `take` wants them.
+    /// Its settings, as far as `take` wants them, with what precision, kernels and (on a CPU) threads came to: bits depend on them.
     pub fn settings(&self, take: impl Fn(&str) -> bool) -> Result<Resolved> {
-        let settings = self.manifest.settings.iter().filter(|(key, _)| take(key));
+        let (manifest, device) = (&self.manifest, &self.manifest.device);
+        let origin = Origin::Run(self.folder.path().display().to_string());
+        let settings = manifest.settings.iter().filter(|(key, _)| take(key));
         let values: Vec<(&str, &str)> = settings.map(|(key, s)| (key, s.value.as_str().unwrap_or_default())).collect();
-        Resolved::default().with_values(values, &Origin::Run(self.folder.path().display().to_string()))
+        let resolved = Resolved::default().with_values(values, &origin)?;
+        // Before threads were recorded, the description of the processor told how many 0 were.
+        let cores = || device["cores"].as_u64().filter(|_| resolved.settings().run.threads == 0).map(|cores| cores as usize);
+        let threads = if device["api"] == "cpu" { manifest.threads.or_else(cores) } else { None };
+        let word = |field: &str| device[field].as_str().map(|word| format!("\"{word}\""));
+        let threads = threads.map(|n| n.to_string());
+        let settled = [("run.threads", threads), ("run.precision", word("precision")), ("run.kernels", word("kernels"))];
+        resolved.with_values(settled.iter().filter_map(|(key, value)| Some((*key, value.as_deref()?))), &origin)
     }
 
     /// Another run or file that it was built on.
@@ -50,6 +61,87 @@ impl Earlier {
     pub fn pack_hash(&self) -> Option<String> {
         self.manifest.data.as_ref().map(|data| data.pack_hash.clone())
     }
+
+    /// In which way an input is not what it was. None where it is, or there was none, or no hash was recorded: then nobody can tell.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn changed(&self, flag: &str) -> Result<Option<String>> {
+        let Some(path) = self.input(flag) else { return Ok(None) };
+        if !path.exists() {
+            return Ok(Some(format!("{} is gone", path.display())));
+        }
+        let now = pipeline::load::fingerprint(&path)?;
+        let then = self.manifest.input_hashes.get(flag).filter(|then| **then != now);
+        Ok(then.map(|then| format!("{} is not what the run began with ({then} then, {now} now)", path.display())))
+    }
+
+    /// The device of the run, under the number that it has today.
+    ///
+    /// # Errors
+    /// It is not here, or none is recorded ([`Usage`](crate::failure::Usage)).
+    pub fn device(&self) -> Result<DeviceChoice> {
+        let (run, device) = (self.folder.path().display(), &self.manifest.device);
+        match device["api"].as_str() {
+            // The same code on whatever processor.
+            Some("cpu") => return Ok(DeviceChoice::Cpu),
+            Some(_) => {}
+            None => usage!("{run} does not say which device it was trained on; name one with --device"),
+        }
+        let here = adapters().iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
+        match found_among(&here, device) {
+            Some(choice) => Ok(choice),
+            None => usage!(
+                "{run} was trained on {}, which is not here (`moue devices` lists what is); name another device with --device",
+                self.manifest.device_name().unwrap_or("a device without a name")
+            ),
+        }
+    }
+
+    /// The run gone on with, on what it was built on: on its own pack and device, unless others are named.
+    ///
+    /// # Errors
+    /// An input was changed, or pack or device are not known or not here ([`Usage`](crate::failure::Usage)).
+    pub fn resumed(
+        self,
+        command: &'static str,
+        stages: Stages,
+        resolved: Resolved,
+        pack: Option<PathBuf>,
+        device: Option<DeviceChoice>,
+    ) -> Result<Order> {
+        let run = self.folder.path().display();
+        let Some(pack) = pack.or_else(|| self.manifest.data.as_ref().map(|data| data.place(&self.folder))) else {
+            usage!("{run} does not say which pack it began with; name it with --data");
+        };
+        for flag in ["from", "labels"] {
+            if let Some(why) = self.changed(flag)? {
+                usage!("{run} cannot go on: {why}; put that back, or begin a new run with --{flag}");
+            }
+        }
+        Ok(Order {
+            command,
+            stages,
+            resolved,
+            seed: self.manifest.seed,
+            faces: Faces::Pack(pack),
+            pack_hash: self.pack_hash(),
+            from: self.input("from"),
+            labels: self.input("labels"),
+            device: device.map_or_else(|| self.device(), Ok)?,
+            place: Place::Resumed(self.folder),
+            repeats: None,
+        })
+    }
+}
+
+/// The word for a device among adapters, all of them as manifests describe them: by its name, for numbers change.
+fn found_among(adapters: &[Value], device: &Value) -> Option<DeviceChoice> {
+    let same = adapters.iter().filter(|adapter| adapter["api"] == device["api"] && adapter["name"] == device["name"]);
+    let found = same.min_by_key(|adapter| adapter["index"] != device["index"])?;
+    let api = found["api"].as_str()?.to_lowercase();
+    let word = if api == "vulkan" { format!("{api}:{}", found["index"]) } else { api };
+    word.parse().ok()
 }
 
 /// The faces to train on.
@@ -105,7 +197,13 @@ impl Order {
         self.check_stages()?;
         let run = &self.resolved.settings().run;
         let device = device::open_for(self.device, run.kernels)?;
-        let precision = Precision::of(run.precision, &device)?;
+        let precision = match (Precision::of(run.precision, &device), &self.place) {
+            (Err(e), Place::Resumed(folder)) => {
+                let run = folder.path().display();
+                return Err(e.context(format!("{run} goes on in the precision that it began in, unless --precision names another")));
+            }
+            (precision, _) => precision?,
+        };
         self.check_inputs()?;
         let mut loaded = match &self.faces {
             Faces::Pack(path) => Some(self.with_candidates(Pack::open(path)?)?),
@@ -190,7 +288,7 @@ impl Order {
         }
         let candidates = match &self.labels {
             _ if !(self.stages.finetune && settings.finetune.objective.is_partial()) => None,
-            Some(path) => Some(Candidates::read_csv(path, &pack)?),
+            Some(path) => Some(Candidates::read_csv(path, &pack)?.with_given(&pack, &settings.labels)),
             None => Some(Candidates::build(&pack, &settings.labels)?),
         };
         Ok((candidates, pack))
@@ -205,4 +303,24 @@ pub fn generated_pack(config: &GeneratorConfig, folder: &Path) -> Result<Pack> {
     generated::generate(config, &mut writer)?;
     writer.finish(generated::provenance(config))?;
     Pack::open(&path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_device_is_known_by_its_name() {
+        let adapter = |api: &str, index: u64, name: &str| json!({"api": api, "index": index, "name": name, "memory": 8});
+        let here = [adapter("Vulkan", 0, "llvmpipe"), adapter("Vulkan", 1, "RTX"), adapter("Vulkan", 2, "RTX"), adapter("Gl", 0, "RTX")];
+        let word = |device: Value| found_among(&here, &device).map(|choice| choice.to_string()).unwrap_or_default();
+        assert_eq!(word(adapter("Vulkan", 2, "RTX")), "vulkan:2");
+        // What had this number then is another one now.
+        assert_eq!(word(adapter("Vulkan", 0, "RTX")), "vulkan:1");
+        assert_eq!(word(adapter("Gl", 0, "RTX")), "gl");
+        for gone in [adapter("Vulkan", 0, "Arc"), adapter("Metal", 0, "RTX"), json!({"api": "Vulkan", "index": 0})] {
+            assert_eq!(word(gone), "");
+        }
+    }
 }

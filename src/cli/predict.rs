@@ -14,6 +14,7 @@ use crate::labels::response::at_temperature;
 use crate::pipeline::Recogniser;
 use crate::pipeline::recogniser::Prepared;
 use crate::report::attention::{self, Panel};
+use crate::run::progress::plain;
 use crate::usage;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -26,9 +27,10 @@ use std::path::{Path, PathBuf};
 /// Recognise the expression of cropped face pictures
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Each picture shows one face, cropped; it is brought to the network's size as the importer brought the faces of the run's pack. PNG, JPEG (CMYK, \
-too), WebP, BMP and PNM of any size up to 16384 pixels a side are read, upright as the camera noted, 16 bits reduced to 8, transparency over \
-black. Folders are searched to the bottom; files in them that are no pictures are reported and skipped.
+Each picture shows one face, cropped; it is brought to the network's size as the importer brought the faces of the run's pack. Where that \
+pack is gone, this is said; where it was changed since, it is refused. PNG, JPEG (CMYK, too), WebP, BMP and PNM of any size up to 16384 \
+pixels a side are read, upright as the camera noted, 16 bits reduced to 8, transparency over black. Folders are searched to the bottom; files \
+in them that are no pictures are reported and skipped.
 
 Probabilities are calibrated: logits are divided by the temperature that fitted the validation faces best (made at the end of `finetune`, or \
 now from the run's pack, and kept in the run folder). Where there is none, that is said on standard error, and `temperature` is null.
@@ -122,9 +124,7 @@ impl PredictArgs {
         if self.explain.is_some() && !recogniser.explains() {
             usage!("--explain shows where the queries of a decoder look; this network has a pooled head and none");
         }
-        if !recogniser.remark.is_empty() {
-            eprintln!("{}", recogniser.remark);
-        }
+        recogniser.remarks.iter().for_each(|remark| eprintln!("{remark}"));
         let batches: Vec<&[Item]> = items.chunks(BATCH).collect();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let (mut counts, mut explained) = (Counts::default(), Vec::new());
@@ -206,11 +206,11 @@ impl PredictArgs {
                     }
                     Made::Skipped(why) => {
                         counts.skipped += 1;
-                        eprintln!("skipped {}: {why}", item.path.display());
+                        eprintln!("skipped {}: {why}", plain(&item.path.display().to_string()));
                     }
                     Made::Failed(why) => {
                         counts.failed += 1;
-                        eprintln!("{}: {why}", item.path.display());
+                        eprintln!("{}: {why}", plain(&item.path.display().to_string()));
                         if self.json {
                             writeln!(w, "{}", json!({"file": item.path, "error": why}))?;
                         }
@@ -229,7 +229,7 @@ impl PredictArgs {
             writeln!(w, "{line}")?;
         } else {
             let top: Vec<String> = top.iter().map(|(class, p)| format!("{class} {:.1} %", 100.0 * p)).collect();
-            writeln!(w, "{}\t{}", path.display(), top.join(", "))?;
+            writeln!(w, "{}\t{}", plain(&path.display().to_string()), plain(&top.join(", ")))?;
         }
         Ok(())
     }

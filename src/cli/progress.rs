@@ -7,7 +7,7 @@ use crate::run::progress::{self, Lines};
 use crate::run::{Control, RunFolder, Supervision};
 use anyhow::Result;
 use clap::Args;
-use std::io;
+use std::io::{self, Write};
 
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Progress")]
@@ -66,7 +66,35 @@ impl Progress {
     /// A remark between two runs; the dashboard shows which run it is anyway.
     pub fn tell(&self, text: &str) {
         if self.live.is_none() {
-            println!("\n{text}");
+            remark(io::stdout(), text);
         }
+    }
+}
+
+/// Whoever looked may be gone: that is no reason to stop what is remarked upon.
+fn remark(mut out: impl Write, text: &str) {
+    let _ = writeln!(out, "\n{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_that_is_gone_stops_nothing() {
+        struct Gone;
+        impl Write for Gone {
+            fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+        remark(Gone, "run 2 of 3");
+        let mut out: Vec<u8> = Vec::new();
+        remark(&mut out, "run 2 of 3");
+        assert_eq!(out, b"\nrun 2 of 3\n");
     }
 }

@@ -3,10 +3,10 @@
 use super::order::{Earlier, Faces, GENERATED, Order, Place};
 use super::output::print;
 use super::progress::ProgressArgs;
-use crate::config::{DeviceChoice, KEYS, Origin, Resolved};
+use crate::config::{DeviceChoice, KEYS, Resolved};
 use crate::dataset::Pack;
 use crate::dataset::generated::GeneratorConfig;
-use crate::pipeline::{JobEnd, Stages, load};
+use crate::pipeline::{JobEnd, Stages};
 use crate::run::differences::{Difference, differences};
 use crate::run::repetition::{self, Part};
 use crate::run::{Manifest, Outcome, RunFolder};
@@ -97,14 +97,16 @@ impl RerunArgs {
 
     /// The run again, in a folder of its own.
     fn repeated(&self, earlier: &Earlier) -> Result<Order> {
-        let resolved = settings(earlier)?;
+        let resolved = earlier.settings(|key| KEYS.iter().any(|known| known.name == key))?;
         let stages = stages(earlier, &resolved)?;
         let input = |flag: &str, typed: &Option<PathBuf>| -> Result<Option<PathBuf>> {
             match (typed, earlier.input(flag)) {
                 (Some(typed), Some(_)) => Ok(Some(typed.clone())),
                 (Some(_), None) => usage!("--{flag}: {} had no such input", earlier.folder.path().display()),
-                (None, Some(path)) => earlier.refuse_changed(flag, &path).map(|()| Some(path)),
-                (None, None) => Ok(None),
+                (None, own) => match earlier.changed(flag)? {
+                    Some(why) => usage!("{why}; --{flag} names another one on purpose, or where it lies now"),
+                    None => Ok(own),
+                },
             }
         };
         let (from, labels) = (input("from", &self.from)?, input("labels", &self.labels)?);
@@ -130,35 +132,9 @@ impl RerunArgs {
             usage!("{} is no repetition of {}", begun.folder.path().display(), earlier.folder.path().display());
         }
         let resolved = begun.settings(|_| true)?;
-        let Some(data) = &begun.manifest.data else { usage!("{} does not say which pack it began with", begun.folder.path().display()) };
-        Ok(Order {
-            command: "rerun",
-            stages: stages(&begun, &resolved)?,
-            resolved,
-            seed: begun.manifest.seed,
-            faces: Faces::Pack(PathBuf::from(&data.pack)),
-            pack_hash: begun.pack_hash(),
-            from: begun.input("from"),
-            labels: begun.input("labels"),
-            device: self.device.map_or_else(|| begun.device(), Ok)?,
-            place: Place::Resumed(begun.folder.clone()),
-            repeats: None,
-        })
+        let stages = stages(&begun, &resolved)?;
+        begun.resumed("rerun", stages, resolved, None, self.device)
     }
-}
-
-/// The settings of the run as today's schema knows them, with what threads, precision and kernels came to then.
-fn settings(earlier: &Earlier) -> Result<Resolved> {
-    let resolved = earlier.settings(|key| KEYS.iter().any(|known| known.name == key))?;
-    let manifest = &earlier.manifest;
-    // Before threads were recorded, the description of the processor told how many 0 were.
-    let threads = manifest.threads.or_else(|| manifest.device["cores"].as_u64().map(|cores| cores as usize));
-    let threads = threads.filter(|_| resolved.settings().run.threads == 0).map(|n| ("run.threads", n.to_string()));
-    let of_device = ["precision", "kernels"].into_iter().zip(["run.precision", "run.kernels"]);
-    let of_device = of_device.filter_map(|(field, key)| Some((key, format!("\"{}\"", manifest.device[field].as_str()?))));
-    let settled: Vec<(&str, String)> = threads.into_iter().chain(of_device).collect();
-    let origin = Origin::Run(earlier.folder.path().display().to_string());
-    resolved.with_values(settled.iter().map(|(key, value)| (*key, value.as_str())), &origin)
 }
 
 /// The stages whose trainings the manifest names.
@@ -184,36 +160,9 @@ impl Earlier {
         };
         match (generator, &self.manifest.data) {
             (Some(config), _) => Ok(Faces::Generated(config)),
-            (None, Some(data)) if Path::new(&data.pack).exists() => Ok(Faces::Pack(PathBuf::from(&data.pack))),
+            (None, Some(data)) if data.place(&self.folder).exists() => Ok(Faces::Pack(data.place(&self.folder))),
             (None, Some(data)) => usage!("the pack {} is gone; say with --data where it is now", data.pack),
             (None, None) => usage!("{} does not say which pack it was trained on; name it with --data", self.folder.path().display()),
-        }
-    }
-
-    /// Refuses an input that is not what it was. Where no hash was recorded nobody can tell; the differences say so.
-    fn refuse_changed(&self, flag: &str, path: &Path) -> Result<()> {
-        if !path.exists() {
-            usage!("{} is gone; say with --{flag} where it is now", path.display());
-        }
-        let now = load::fingerprint(path)?;
-        match self.manifest.input_hashes.get(flag) {
-            Some(then) if *then != now => {
-                usage!("{} is not what the run began with ({then} then, {now} now); --{flag} names another one on purpose", path.display())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The word for the device of the run.
-    fn device(&self) -> Result<DeviceChoice> {
-        let api = self.manifest.device["api"].as_str().unwrap_or_default().to_lowercase();
-        let word = match (api.as_str(), self.manifest.device["index"].as_u64()) {
-            ("vulkan", Some(index)) => format!("vulkan:{index}"),
-            _ => api,
-        };
-        match word.parse() {
-            Ok(choice) => Ok(choice),
-            Err(_) => usage!("{} does not say which device it was trained on; name one with --device", self.folder.path().display()),
         }
     }
 }

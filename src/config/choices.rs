@@ -273,6 +273,11 @@ impl Strategy {
             Strategy::Gaave => "gaave",
         }
     }
+
+    /// What labels.share is where nothing sets it: a distribution of many annotators nearly always holds stray votes (METHOD 2).
+    pub fn default_share(self) -> f64 {
+        if self == Strategy::Distribution { 0.2 } else { 0.0 }
+    }
 }
 
 impl Method {

@@ -220,7 +220,17 @@ impl Resolved {
         // Normalise through the schema, so that `1` written for a float is kept as the float it becomes.
         let table = Table::try_from(&self.settings).expect("the schema serialises");
         self.values.insert(name, (table[section][field].clone(), origin));
+        self.follow();
         Ok(())
+    }
+
+    /// Renews the default that another setting decides, as long as no layer has set the value itself.
+    fn follow(&mut self) {
+        let share = self.settings.labels.strategy.default_share();
+        if let Some((value, Origin::Default)) = self.values.get_mut("labels.share") {
+            self.settings.labels.share = share;
+            *value = Value::Float(share);
+        }
     }
 }
 
@@ -309,6 +319,29 @@ mod tests {
         assert_eq!(r.settings().revise.theta, 0.5);
         assert_eq!(r.entry("revise.theta").unwrap(), ("0.5".to_string(), &Origin::Flag));
         assert_eq!(r.entry("revise.ema").unwrap().1, &Origin::Default);
+    }
+
+    #[test]
+    fn the_share_follows_the_strategy_until_a_layer_sets_it() {
+        let share = |r: &Resolved| {
+            let (text, origin) = r.entry("labels.share").unwrap();
+            assert_eq!(text, format!("{:?}", r.settings().labels.share));
+            (r.settings().labels.share, origin.clone())
+        };
+        let flags = |flags: &[&str]| share(&flags.iter().try_fold(Resolved::default(), |r, flag| r.with_flag(flag)).unwrap());
+        assert_eq!(flags(&[]), (0.0, Origin::Default));
+        assert_eq!(flags(&["labels.strategy=distribution"]), (0.2, Origin::Default));
+        assert_eq!(flags(&["labels.strategy=distribution", "labels.strategy=votes"]), (0.0, Origin::Default));
+        for order in [["labels.share=0", "labels.strategy=distribution"], ["labels.strategy=distribution", "labels.share=0"]] {
+            assert_eq!(flags(&order), (0.0, Origin::Flag));
+        }
+        // An earlier run's value stands, whatever the default was then.
+        let values = [("labels.share", "0.0"), ("labels.strategy", "\"distribution\"")];
+        let origin = Origin::Run("runs/old".into());
+        assert_eq!(share(&Resolved::default().with_values(values, &origin).unwrap()), (0.0, origin));
+        for (preset, expected) in [("paper-rafdb", 0.2), ("ferplus-cpu", 0.3), ("paper-ferplus", 0.0), ("paper-affectnet7", 0.0)] {
+            assert_eq!(share(&Resolved::default().with_preset(preset).unwrap()).0, expected, "{preset}");
+        }
     }
 
     #[test]

@@ -192,9 +192,10 @@ settings! {
         k: usize = 2usize,
         /// votes: an emotion needs at least this many votes (1 drops nothing; FERPlus zeroes single votes: 2).
         min_votes: u32 = 2u32,
-        /// votes, distribution: smallest share of the votes for classes (0.3: FERPlus' multi-target rule).
-        share: f64 = 0.0,
-        /// Always make the given label a candidate; a set may then hold k + 1. [preset robust]
+        /// votes, distribution: smallest share of the votes for classes (0.3: FERPlus' multi-target rule). Where nothing sets it: 0.2 under
+        /// distribution, else 0. [C: METHOD 2]
+        share: f64 = Strategy::Votes.default_share(),
+        /// Always make the given label a candidate, also of the sets in a file (--labels); a set may then hold k + 1. [preset robust]
         include_given: bool = false,
         /// Share of ambiguous faces above which `moue labels` warns. [C: METHOD 2]
         max_share: f64 = 0.5,

@@ -13,10 +13,12 @@ pub mod folds;
 
 use crate::config::{LabelSettings, Settings, Strategy};
 use crate::dataset::{Class, Pack};
+use crate::engine::fit::is_out_of_memory;
 use crate::engine::objective::{EpochEnd, Objective, Pass, Shard};
 use crate::engine::shards::Shards;
 use crate::engine::{loader, read_values};
 use crate::eval::argmax;
+use crate::failure::{expect_panics, survive};
 use crate::finetune::{FaceBatch, Finetune, LabelledFaces};
 use crate::labels::candidates::training_faces;
 use crate::labels::predicted::kappa;
@@ -32,6 +34,7 @@ use folds::{Folds, capped};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A cross-fitting and what it has found out so far.
 pub struct CrossFit {
@@ -101,12 +104,14 @@ impl CrossFit {
         FoldTraining(Finetune::plain_on(self.pack.clone(), faces, &self.settings, self.streams))
     }
 
-    /// Asks the model of a fold (in evaluation form) about the faces that it has not seen.
+    /// Asks the model of a fold (in evaluation form) about the faces that it has not seen. `accumulate`: the parts of a batch that its
+    /// training took in turn.
     ///
     /// # Errors
-    /// Unreadable pixels, predictions that are not finite; [`Stopped`](crate::run::Stopped) where that is asked for before the end.
-    pub fn ask(&mut self, fold: usize, model: &Classifier, shards: &Shards) -> Result<()> {
-        let asker = Asker { pack: &self.pack, settings: &self.settings, model, shards };
+    /// Unreadable pixels, predictions that are not finite, no memory for a single face; [`Stopped`](crate::run::Stopped) where that is asked
+    /// for before the end.
+    pub fn ask(&mut self, fold: usize, model: &Classifier, shards: &Shards, accumulate: usize) -> Result<()> {
+        let asker = Asker { pack: &self.pack, settings: &self.settings, model, shards, accumulate };
         let attacked = self.settings.labels.strategy == Strategy::Gaave;
         let held_out: Vec<Question> = self.folds.held_out(fold).iter().map(|&(face, given)| (face, attacked.then_some(given))).collect();
         let unlabelled: Vec<Question> = self.unlabelled.iter().map(|&face| (face, None)).collect();
@@ -136,29 +141,73 @@ struct Asker<'a> {
     settings: &'a Settings,
     model: &'a Classifier,
     shards: &'a Shards,
+    accumulate: usize,
+}
+
+/// Faces of a part: fewer once the device had no memory for so many.
+struct Room(AtomicUsize);
+
+impl Room {
+    fn part(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Halves parts that a device has no memory for.
+    ///
+    /// # Errors
+    /// The error itself, where it says something else or parts are single faces.
+    fn halve(&self, error: anyhow::Error) -> Result<()> {
+        match self.part() {
+            part if part > 1 && is_out_of_memory(&error) => {
+                self.0.store(part.div_ceil(2), Ordering::Relaxed);
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
 }
 
 impl Asker<'_> {
+    /// Parts to begin with.
+    fn room(&self, attacked: bool) -> Room {
+        let s = self.settings;
+        // An attack keeps a graph: no more faces than training, which is known to fit into memory.
+        let training = || s.finetune.batch.div_ceil(self.shards.count() * self.accumulate.max(1));
+        Room(AtomicUsize::new(if attacked { training() } else { s.run.evaluate_batch }))
+    }
+
     /// What the model says about each face.
     fn ask(&self, questions: &[Question]) -> Result<Vec<Evidence>> {
-        let s = self.settings;
-        let input = Input::of(s);
+        let input = Input::of(self.settings);
         let device = self.model.devices().into_iter().next().context("a network without parameters")?.inner();
-        let count = self.shards.count();
-        let attacked = questions.first().is_some_and(|question| question.1.is_some());
-        // An attack keeps a graph: no more faces than training, which is known to fit into memory.
-        let part = if attacked { s.finetune.batch.div_ceil(count * s.finetune.accumulate.max(1)) } else { s.run.evaluate_batch };
-        let rounds: Vec<&[Question]> = questions.chunks(part * count).collect();
+        let room = self.room(questions.first().is_some_and(|question| question.1.is_some()));
+        let rounds: Vec<&[Question]> = questions.chunks(room.part() * self.shards.count()).collect();
         let load = |part: &[Question]| -> Result<(Option<Vec<Class>>, Crops)> {
             let faces = part.iter().map(|question| self.pack.pixels(question.0)).collect::<Result<Vec<_>>>()?;
             Ok((part.iter().map(|question| question.1).collect(), input.whole(faces)))
         };
-        let make = |round: usize| rounds[round].chunks(part).map(load).collect::<Result<Vec<_>>>();
+        let cut = |round: usize| rounds[round].chunks(room.part()).map(load).collect::<Result<Vec<_>>>();
+        let answer = |parts: &[(Option<Vec<Class>>, Crops)]| -> Result<Vec<Vec<Evidence>>> {
+            let answers = self.shards.map(parts, |_, (given, crops)| self.answers(given.as_deref(), crops, &input, &device));
+            answers.into_iter().collect()
+        };
         let mut said = Vec::with_capacity(questions.len());
-        loader::ahead(0..rounds.len(), 1, 2, make, |_, parts| {
-            self.shards.go_on()?;
-            for answers in self.shards.map(&parts?, |_, (given, crops)| self.answers(given.as_deref(), crops, &input, &device)) {
-                said.extend(answers?);
+        loader::ahead(0..rounds.len(), 1, 2, cut, |round, parts| {
+            let mut parts = parts?;
+            // They may have been cut before there was no memory for such parts.
+            if parts.len() < rounds[round].len().div_ceil(room.part()) {
+                parts = cut(round)?;
+            }
+            // Devices without memory panic, which is mended here.
+            let _quiet = expect_panics();
+            loop {
+                self.shards.go_on()?;
+                match survive(|| answer(&parts)) {
+                    Ok(answers) => break said.extend(answers.into_iter().flatten()),
+                    Err(error) => room.halve(error)?,
+                }
+                device.memory_cleanup();
+                parts = cut(round)?;
             }
             Ok(ControlFlow::Continue(()))
         })?;
@@ -287,7 +336,7 @@ mod tests {
         let mut crossfit = CrossFit::new(pack.clone(), s, Streams::new(2)).unwrap();
         let shards = Shards::new(threads).unwrap();
         for fold in 0..crossfit.folds() {
-            crossfit.ask(fold, &model(s, fold as u64), &shards).unwrap();
+            crossfit.ask(fold, &model(s, fold as u64), &shards, 2).unwrap();
         }
         crossfit
     }
@@ -313,7 +362,7 @@ mod tests {
         let shards = Shards::new(1).unwrap();
         let models = [model(&s, 0), model(&s, 1)];
         let ask = |m: &Classifier, face: usize| {
-            let asker = Asker { pack: &pack, settings: &s, model: m, shards: &shards };
+            let asker = Asker { pack: &pack, settings: &s, model: m, shards: &shards, accumulate: 1 };
             asker.ask(&[(face, None)]).unwrap().remove(0).probabilities
         };
         let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
@@ -332,6 +381,26 @@ mod tests {
             assert!(near(&said.probabilities, &other.evidence[face].probabilities));
             assert_eq!(said.kappa, other.evidence[face].kappa);
         }
+    }
+
+    #[test]
+    fn an_attack_takes_no_more_faces_at_once_than_there_is_room_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pack = pack(folder.path(), |_, _| {});
+        // Open in the settings, so that the training alone knows.
+        let s = settings(&["labels.strategy=gaave", "finetune.accumulate=0", "run.evaluate_batch=5"]);
+        let (model, shards) = (model(&s, 0), Shards::new(2).unwrap());
+        let part = |accumulate: usize, attacked: bool| {
+            Asker { pack: &pack, settings: &s, model: &model, shards: &shards, accumulate }.room(attacked).part()
+        };
+        assert_eq!([part(1, true), part(2, true), part(8, true), part(2, false)], [4, 2, 1, 5]);
+
+        let room = Room(AtomicUsize::new(3));
+        let halved = |says: &'static str| room.halve(anyhow::anyhow!(says)).map(|()| room.part()).map_err(|error| error.to_string());
+        assert_eq!(halved("wgpu error: Out of Memory"), Ok(2));
+        assert_eq!(halved("an index is out of range"), Err("an index is out of range".into()));
+        assert_eq!(halved("out of device memory"), Ok(1));
+        assert_eq!(halved("out of device memory"), Err("out of device memory".into()), "not even one face fits");
     }
 
     #[test]

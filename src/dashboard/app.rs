@@ -453,13 +453,14 @@ impl App {
         self.view.log_up = self.view.log_up.saturating_add_signed(by).min(most);
     }
 
-    /// Holds the view where `share` of the steps of the present stage were done, as far as the run has come.
+    /// Holds the view where `share` of the steps of the stage that is shown were done, as far as the run has come.
     fn seek_share(&mut self, share: f64) {
         let Some(timeline) = &mut self.timeline else { return };
-        let (here, _) = place(timeline.state());
-        let Some(stage) = here.checked_sub(1).and_then(|i| timeline.head().summary.stages.get(i)) else { return };
-        let epoch = stage.epochs * share;
-        timeline.seek(|s| place(s) >= (here, epoch));
+        let Some(shown) = self.view.shown(&timeline.state().summary) else { return };
+        let Some(stage) = timeline.head().summary.stages.get(shown) else { return };
+        // Places count stages from 1.
+        let target = (shown + 1, stage.epochs * share);
+        timeline.seek(|s| place(s) >= target);
         self.position = timeline.state().summary.seconds;
         self.transport = Transport::Hold;
     }
@@ -474,7 +475,7 @@ impl App {
     fn pin(&mut self) {
         let Some(timeline) = &self.timeline else { return };
         let state = timeline.state();
-        let Some((_, history)) = self.view.stage.or(state.summary.current).and_then(|i| state.stage(i)) else { return };
+        let Some((_, history)) = self.view.shown(&state.summary).and_then(|i| state.stage(i)) else { return };
         let at = self.view.pinned.as_ref().and_then(|id| history.watched.iter().position(|w| w.face == *id));
         let next = at.map_or(0, |i| i + 1);
         self.view.pinned = history.watched.get(next).map(|w| w.face.clone());

@@ -139,13 +139,16 @@ impl Dots {
         cell.0 |= BITS[y % 4][x % 2];
     }
 
-    /// A straight line (Bresenham 1965).
+    /// A straight line (Bresenham 1965). Its ends may lie anywhere: of what lies far from the grid nothing is walked.
     pub fn line(&mut self, from: (i64, i64), to: (i64, i64), layer: u8) {
-        let ((mut x, mut y), (x1, y1)) = (from, to);
+        let (width, height) = self.size();
+        let turned = |((x, y), (x1, y1)): Ends| ((y, x), (y1, x1));
+        let near = clip((from, to), width as i64).and_then(|ends| clip(turned(ends), height as i64));
+        let Some(((mut x, mut y), (x1, y1))) = near.map(turned) else { return };
         let (dx, dy) = ((x1 - x).abs(), -(y1 - y).abs());
         let (sx, sy) = ((x1 - x).signum(), (y1 - y).signum());
         let mut error = dx + dy;
-        // A line never needs more dots than this; the ends may lie outside the grid.
+        // A line never needs more dots than this.
         for _ in 0..=(dx - dy) {
             self.dot(x, y, layer);
             if (x, y) == (x1, y1) {
@@ -191,6 +194,26 @@ impl Dots {
             put(area, buffer, (i % self.width) as u16, (i / self.width) as u16, mark.encode_utf8(&mut [0; 4]), style);
         }
     }
+}
+
+/// The ends of a line.
+type Ends = ((i64, i64), (i64, i64));
+
+/// The part of a line that lies, by its first coordinate, on a grid of `extent` dots or within as many on either side of it; none where
+/// nothing does. Those margins leave every line alone that ends near the grid.
+fn clip((from, to): Ends, extent: i64) -> Option<Ends> {
+    let (low, high) = (-extent, 2 * extent);
+    if from.0.max(to.0) < low || from.0.min(to.0) > high {
+        return None;
+    }
+    // In floats, for differences of the ends may be more than 64 bits hold.
+    let way = |a: i64, b: i64| b as f64 - a as f64;
+    let end = |(x, y): (i64, i64)| {
+        let edge = x.clamp(low, high);
+        let share = way(from.0, edge) / way(from.0, to.0);
+        if edge == x { (x, y) } else { (edge, (from.1 as f64 + share * way(from.1, to.1)).round() as i64) }
+    };
+    Some((end(from), end(to)))
 }
 
 /// A range that holds `low..=high` and ends in round numbers, so that an axis seldom moves while values do.
@@ -246,6 +269,23 @@ mod tests {
         let mut buffer = Buffer::empty(Rect::new(0, 0, 2, 1));
         dots.render(buffer.area, &mut buffer, &[Style::new(), Style::new()], &UNICODE);
         assert_eq!(row(&buffer, 0), "⠉⣀");
+    }
+
+    #[test]
+    fn a_line_may_end_anywhere() {
+        let drawn = |from, to| {
+            let mut dots = Dots::new(Rect::new(0, 0, 4, 2));
+            dots.line(from, to, 1);
+            dots.cells
+        };
+        // As between ends at the border of the grid.
+        assert_eq!(drawn((i64::MAX, 3), (i64::MIN, 3)), drawn((7, 3), (0, 3)));
+        assert_eq!(drawn((5, i64::MIN), (5, 1 << 60)), drawn((5, 0), (5, 7)));
+        assert_eq!(drawn((0, 0), (1 << 60, 1 << 60)), drawn((0, 0), (7, 7)));
+        assert_eq!(drawn((2, 7), (i64::MAX, 7)), drawn((2, 7), (7, 7)));
+        for beside in [drawn((i64::MAX, 0), (9_999, 5)), drawn((0, i64::MIN), (5, -1000)), drawn((i64::MIN, 0), (0, i64::MAX))] {
+            assert!(beside.iter().all(|cell| cell.0 == 0), "{beside:?}");
+        }
     }
 
     #[test]

@@ -140,13 +140,18 @@ pub fn arrange(area: Rect, view: &View, kind: Kind) -> Plan {
     Plan { header, panels, footer }
 }
 
+/// `share` hundredths of `room`. Of more than 655 cells the product does not fit into 16 bits.
+fn hundredths(room: u16, share: u16) -> u16 {
+    (u32::from(room) * u32::from(share) / 100) as u16
+}
+
 fn columns(body: Rect, view: &View, plan: &[Column]) -> Vec<Placed> {
     let mut placed = Vec::new();
     let room = body.width - GUTTER * (plan.len() as u16 - 1);
     let (mut x, mut used, mut share) = (body.x, 0, 0);
     for (part, places) in plan {
         share += part;
-        let width = room * share / 100 - used;
+        let width = hundredths(room, share) - used;
         used += width;
         let fixed: u16 = places.iter().map(|p| if let Rows(n) = p.1 { n } else { 0 }).sum();
         let free = body.height.saturating_sub(fixed);
@@ -156,7 +161,7 @@ fn columns(body: Rect, view: &View, plan: &[Column]) -> Vec<Placed> {
                 Rows(n) => *n,
                 Share(n) => {
                     parts += n;
-                    let height = free * parts / 100 - spent;
+                    let height = hundredths(free, parts) - spent;
                     spent += height;
                     height
                 }
@@ -175,7 +180,7 @@ mod tests {
     use super::*;
 
     const SIZES: [(u16, u16); 12] =
-        [(0, 0), (1, 1), (20, 5), (59, 80), (80, 24), (100, 33), (120, 40), (179, 43), (180, 44), (200, 60), (250, 70), (900, 300)];
+        [(0, 0), (1, 1), (20, 5), (59, 80), (80, 24), (100, 33), (120, 40), (179, 1000), (180, 44), (200, 60), (250, 70), (900, 1000)];
 
     const KINDS: [Kind; 3] = [Kind::Labels, Kind::Classes, Kind::Pictures];
 

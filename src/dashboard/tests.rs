@@ -90,6 +90,23 @@ fn events() -> Vec<Event> {
     events
 }
 
+/// The same with plain cross-entropy after it: in the end the stage that spoke last is not the one that is shown.
+fn events_with_baseline() -> Vec<Event> {
+    let mut events = events();
+    let end = events.pop().unwrap();
+    let baseline = At::stage(Stage::Baseline, "ce");
+    let mut say = |at: &At, body: Body| {
+        events.push(Event { v: VERSION, t: end.t, stage: at.stage, label: at.label.clone(), step: at.step, epoch: at.epoch, body });
+    };
+    say(&baseline, Body::StageStarted { steps: 100, epochs: 10.0, batch: 64, faces: 1280 });
+    for step in 1..=100 {
+        say(&baseline.step(step, step as f64 / 10.0), Body::Scalars(Scalars::from([("loss", 1.0 / step as f64)])));
+    }
+    say(&baseline.step(100, 10.0), Body::StageFinished { elapsed: 1.0 });
+    events.push(end);
+    events
+}
+
 fn write_log(folder: &Path, events: &[Event]) {
     let mut text = Vec::new();
     for event in events {
@@ -354,5 +371,18 @@ fn the_mouse_chooses_zooms_scrolls_and_seeks() {
     assert_ne!(before, text(&app));
     // The line of progress is the third; a click in its middle shows the middle of the stage.
     mouse(&mut app, left, (57, 2));
+    assert!(text(&app).contains("held") && text(&app).contains("epoch 10.0/20"), "{}", text(&app));
+}
+
+#[test]
+fn keys_and_clicks_are_about_the_stage_that_is_shown() {
+    let root = run(&events_with_baseline());
+    let mut app = open(&root, ThemeName::Dark, false);
+    let text = |app: &App| picture::text(&frame(app, 120, 40));
+    assert!(text(&app).contains("epoch 20.0/20"), "{}", text(&app));
+    press(&mut app, "3pz");
+    assert!(text(&app).contains("■ train-00000"), "{}", text(&app));
+    let left = MouseEventKind::Down(MouseButton::Left);
+    app.mouse(MouseEvent { kind: left, column: 57, row: 2, modifiers: KeyModifiers::NONE });
     assert!(text(&app).contains("held") && text(&app).contains("epoch 10.0/20"), "{}", text(&app));
 }

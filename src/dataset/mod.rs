@@ -71,7 +71,7 @@ impl FromStr for Split {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Face {
-    /// Unique within the pack; the importer's file name or row.
+    /// Unique within the pack, without control characters; the importer's file name or row.
     pub id: String,
     pub split: Split,
     /// The given label under the card's vote rule. `None`: the rule leaves it open (kept for partial-label training only).

@@ -10,7 +10,7 @@
 //!
 //! Writing goes to a temporary file in the same folder that is synced and renamed at the end: a failed import leaves nothing behind.
 
-use super::protocol::hex;
+use super::protocol::{check_text, hex};
 use super::{Face, Pixels, Protocol, Split};
 use crate::usage;
 use anyhow::{Context, Result, anyhow, bail};
@@ -100,7 +100,8 @@ impl PackWriter {
     /// Appends one face.
     ///
     /// # Errors
-    /// If the face contradicts the card (label, votes or candidates out of range), its id is taken, or the disk is full.
+    /// If the face contradicts the card (label, votes or candidates out of range), its id is taken or holds control characters, or the disk
+    /// is full.
     pub fn push(&mut self, face: Face, pixels: &Pixels) -> Result<()> {
         check(&face, &self.protocol, pixels.width, pixels.height).with_context(|| format!("face {}", face.id))?;
         if !self.ids.insert(face.id.clone()) {
@@ -172,6 +173,7 @@ fn check(face: &Face, card: &Protocol, width: usize, height: usize) -> Result<()
     if face.id.is_empty() {
         bail!("empty id");
     }
+    check_text(&face.id).context("its id")?;
     if width == 0 || height == 0 || width > MAX_SIDE || height > MAX_SIDE {
         bail!("picture of {width}x{height} pixels (allowed: 1 to {MAX_SIDE} a side)");
     }
@@ -487,6 +489,52 @@ mod tests {
         face.votes.clear();
         writer.push(face.clone(), &picture).unwrap();
         assert!(writer.push(face, &picture).is_err());
+    }
+
+    /// The bytes with the first `from` in them turned to `to`, which is as long.
+    fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+        let at = bytes.windows(from.len()).position(|part| part == from.as_bytes()).unwrap();
+        [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
+    }
+
+    /// DEL is the one control character of ASCII that JSON lets stand as it is.
+    #[test]
+    fn texts_that_could_steer_a_terminal_are_neither_written_nor_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.moue");
+        let refused = |made: Result<()>, what: &str| {
+            let said = crate::failure::one_line(&made.unwrap_err());
+            assert!(said.contains(what) && said.contains("control character"), "{what}: {said}");
+        };
+        for (what, card) in [
+            ("class", Protocol { classes: vec!["calm".into(), "glad\u{1b}[2J".into()], ..card() }),
+            ("class", Protocol { extra_columns: vec!["un\tknown".into()], ..card() }),
+            ("name", Protocol { name: "two\n".into(), ..card() }),
+            ("rule", Protocol { rule: "arg\u{9b}max".into(), ..card() }),
+            ("source", Protocol { source: "\u{7f}".into(), ..card() }),
+        ] {
+            refused(PackWriter::create(&path, card).map(drop), &format!("the label card's {what}"));
+        }
+        let mut writer = PackWriter::create(&path, card()).unwrap();
+        refused(writer.push(Face::new("a\rb", Split::Train), &Pixels::new(1, 1, 1, vec![0])), "its id");
+        drop(writer);
+
+        sample(&path);
+        let whole = std::fs::read(&path).unwrap();
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            Pack::open(&path).map(drop)
+        };
+        refused(read(&replaced(&whole, "calm", "ca\u{7f}m")), "the label card's class");
+        refused(read(&replaced(&whole, "argmax", "arg\u{7f}ax")), "the label card's rule");
+        // The index has a hash, which is made right.
+        let hash = |index: &[u8]| hex(&Sha256::digest(index));
+        let length = u64::from_le_bytes(whole[whole.len() - 16..whole.len() - 8].try_into().unwrap()) as usize;
+        let pixels = 4 + 9 + 16;
+        let index = &whole[8 + pixels..whole.len() - 16 - length];
+        let wrong = replaced(index, "\"f1\"", "\"f\u{7f}\"");
+        let sealed = replaced(&whole, &hash(index), &hash(&wrong));
+        refused(read(&replaced(&sealed, "\"f1\"", "\"f\u{7f}\"")), "its id");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use super::Class;
 use crate::limits;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
@@ -32,7 +32,8 @@ impl Protocol {
     /// Whether labels can be read by this card.
     ///
     /// # Errors
-    /// No class, more than [`limits::CLASSES`] columns, or a name that is empty, longer than [`limits::NAME`] or taken.
+    /// No class, more than [`limits::CLASSES`] columns, a name that is empty, longer than [`limits::NAME`] or taken, or a text with control
+    /// characters ([`check_text`]).
     pub fn check(&self) -> Result<()> {
         if self.classes.is_empty() || self.columns().count() > limits::CLASSES {
             bail!("the label card has {} classes (allowed: 1 to {})", self.classes.len(), limits::CLASSES);
@@ -44,7 +45,9 @@ impl Protocol {
         if self.name.len() > limits::NAME {
             bail!("the label card's name is longer than {} bytes", limits::NAME);
         }
-        Ok(())
+        let columns = self.columns().map(|name| ("class", name));
+        let texts = [("name", self.name.as_str()), ("rule", self.rule.as_str()), ("source", self.source.as_str())];
+        columns.chain(texts).try_for_each(|(what, text)| check_text(text).with_context(|| format!("the label card's {what}")))
     }
 
     /// All vote columns: the classes, then the extra ones.
@@ -61,6 +64,17 @@ impl Protocol {
         let json = serde_json::to_vec(self).expect("a card of strings serialises");
         hex(&Sha256::digest(json))[..16].to_string()
     }
+}
+
+/// Whether a text may stand on a terminal, where names of classes and faces are shown: packs come from strangers.
+///
+/// # Errors
+/// A control character, which could move the cursor, colour or clear the screen.
+pub fn check_text(text: &str) -> Result<()> {
+    if text.contains(char::is_control) {
+        bail!("`{}` holds a control character", text.chars().take(40).flat_map(char::escape_debug).collect::<String>());
+    }
+    Ok(())
 }
 
 /// Lower-case hexadecimal.

@@ -31,13 +31,18 @@ fn driver(case: &Case) -> Row {
     let compiler = case.open.compiler.unwrap_or(adapter.compiler);
     let chosen = case.open.kernels.map_or(String::new(), |kernels| format!(", {kernels}"));
     let found = format!("{} {}, kernels compiled to {compiler}{chosen}", adapter.driver, adapter.driver_version);
-    judged(found.trim_start(), compiler, adapter.trouble(compiler))
+    judged(found.trim_start(), [compiler, adapter.unasked], adapter.trouble(compiler))
 }
 
-/// What is to be said of a driver.
-fn judged(found: &str, compiler: Compiler, trouble: Option<Trouble>) -> Row {
+/// What is to be said of a driver, with the compiler that is used, and the one that burn would have taken.
+fn judged(found: &str, [compiler, unasked]: [Compiler; 2], trouble: Option<Trouble>) -> Row {
     match trouble {
         None => Row::ok("driver", found),
+        Some(Trouble::Avoided) if unasked == Compiler::Msl => Row::warning(
+            "driver",
+            format!("{found}: the system or the GPU is too old for burn's MSL"),
+            "results are right, only slower; a newer macOS may do better",
+        ),
         Some(Trouble::Avoided) => Row::warning(
             "driver",
             format!("{found}: it lacks explicit layouts of workgroup memory, without which burn's SPIR-V is invalid"),
@@ -93,7 +98,9 @@ pub struct Estimates {
     free: Option<f64>,
     /// At least so many bytes in the weights alone, where that is more than there is.
     too_large: Option<f64>,
-    is_cpu: bool,
+    /// Whether the device and all programs share one memory.
+    shares: bool,
+    largest_tensor: Option<f64>,
 }
 
 impl Estimates {
@@ -112,7 +119,8 @@ impl Estimates {
                 all.push((training, footprint));
             }
         }
-        Self { all, usable, free: free.filter(|_| open.is_cpu), too_large, is_cpu: open.is_cpu }
+        let shares = open.shares_memory();
+        Self { all, usable, free: free.filter(|_| shares), too_large, shares, largest_tensor: open.largest_tensor() }
     }
 
     /// The footprint of a training; folds and the baseline have that of finetuning.
@@ -127,7 +135,8 @@ impl Estimates {
             return Some(0);
         }
         let footprint = self.footprint(training)?;
-        self.free.into_iter().chain(self.usable).map(|memory| footprint.most_within(memory, self.is_cpu)).min()
+        let in_memory = self.free.into_iter().chain(self.usable).map(|memory| footprint.most_within(memory, self.shares));
+        in_memory.chain(self.largest_tensor.map(|largest| footprint.most_in_tensors(largest))).min()
     }
 
     /// Memory and largest buffers.
@@ -147,14 +156,14 @@ impl Estimates {
         let Some(footprint) = footprint else {
             return Row::ok(name, format!("no estimate for {}", case.settings.encoder.backbone.name()));
         };
-        let needed = footprint.device() + if self.is_cpu { footprint.host } else { 0.0 };
+        let needed = footprint.device() + if self.shares { footprint.host } else { 0.0 };
         let at_once = footprint.at_once;
         let Some(usable) = self.usable else {
             let found = format!("{} for {at_once} faces at once; the driver does not tell what there is", bytes(needed));
             return Row::ok(name, found);
         };
         let found = format!("{} for {at_once} faces at once, {} to count on", bytes(needed), bytes(usable));
-        if self.is_cpu && footprint.host > usable {
+        if self.shares && footprint.host > usable {
             return Row::stop(
                 name,
                 found,
@@ -162,13 +171,13 @@ impl Estimates {
             );
         }
         let settled = Regime::of(training, &case.settings).accumulate > 0;
-        match footprint.fit(footprint.most_within(usable, self.is_cpu)) {
+        match footprint.fit(footprint.most_within(usable, self.shares)) {
             Fit::Not => Row::stop(name, format!("{found}: not even one face fits"), way_out(&case.settings)),
             Fit::Parts { most } if settled => {
                 Row::warning(name, found, format!("--batch auto works on {most} faces at a time; the batch stays what it is"))
             }
             Fit::Parts { most } => Row::ok(name, format!("{found}: {most} faces at a time")),
-            Fit::Whole { .. } => match self.free.map(|free| (free, footprint.fit(footprint.most_within(free, self.is_cpu)))) {
+            Fit::Whole { .. } => match self.free.map(|free| (free, footprint.fit(footprint.most_within(free, self.shares)))) {
                 Some((free, Fit::Parts { .. } | Fit::Not)) => Row::warning(
                     name,
                     format!("{found}, but other programs leave {} of it now", bytes(free)),
@@ -252,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_broken_driver_is_a_stop_only_where_it_is_used_as_it_is_broken() {
-        let row = |trouble| judged("Mesa 22.3", Compiler::Spirv, trouble);
+        let row = |trouble| judged("Mesa 22.3", [Compiler::Spirv; 2], trouble);
         assert_eq!(row(None).verdict, Verdict::Ok);
         assert_eq!(row(Some(Trouble::Avoided)).verdict, Verdict::Warning);
         let wrong = row(Some(Trouble::Wrong));

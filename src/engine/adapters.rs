@@ -5,6 +5,7 @@
 
 use super::wgsl_server;
 use cubecl::WgpuCompilationOptions;
+use cubecl::ir::DeviceProperties;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -72,9 +73,9 @@ pub struct AdapterInfo {
     pub matrices: Vec<String>,
     /// What burn's kernels are compiled to here.
     pub compiler: Compiler,
-    /// What burn would compile to if nobody chose for it; where it differs from `compiler`, its kernels would be wrong.
+    /// What burn would compile to if nobody chose for it; where it differs from `compiler`, its kernels would be wrong, or there are none.
     #[serde(skip)]
-    pub(super) unasked: Compiler,
+    pub unasked: Compiler,
     /// Bytes.
     pub largest_buffer: u64,
     pub largest_storage_binding: u64,
@@ -174,7 +175,7 @@ impl AdapterInfo {
         let native = Native::of(adapter);
         let unasked = match api {
             Api::Metal => Compiler::Msl,
-            Api::Vulkan if native.spirv => Compiler::Spirv,
+            Api::Vulkan if native.compiles => Compiler::Spirv,
             _ => Compiler::Wgsl,
         };
         let mut this = Self {
@@ -208,13 +209,15 @@ impl AdapterInfo {
     }
 }
 
-/// What burn's own look at a Vulkan adapter tells beyond wgpu, which hides the memory and knows only 8x8 matrices.
+/// What burn's own look at an adapter of Vulkan or Metal tells beyond wgpu, which hides the memory and knows only 8x8 matrices.
 struct Native {
     matrices: Vec<String>,
-    spirv: bool,
-    /// Whether the SPIR-V is valid. Where the driver lacks `VK_KHR_workgroup_memory_explicit_layout`, cubecl-spirv 0.11.3 mixes up shared
-    /// memory and the pointer to it. What comes of that is the driver's choice: Mesa's lavapipe (22.3, 25.0) ends the process with a
-    /// segmentation fault in matrix products, full sums and layer norms; SwiftShader returns matrix products that are wrong or zero.
+    /// Whether burn compiles to the API's own language here.
+    compiles: bool,
+    /// Whether what comes of that can be used. Where a Vulkan driver lacks `VK_KHR_workgroup_memory_explicit_layout`, cubecl-spirv 0.11.3
+    /// mixes up shared memory and the pointer to it. What comes of that is the driver's choice: Mesa's lavapipe (22.3, 25.0) ends the process
+    /// with a segmentation fault in matrix products, full sums and layer norms; SwiftShader returns matrix products that are wrong or zero.
+    /// Where a system's Metal is too old for burn's MSL, burn opens no device that is asked for by its API.
     sound: bool,
     memory: Option<u64>,
 }
@@ -222,16 +225,33 @@ struct Native {
 impl Native {
     fn of(adapter: &Adapter) -> Self {
         let info = adapter.get_info();
-        let vulkan = info.backend == wgpu::Backend::Vulkan;
+        let backend = info.backend;
         let mut properties = wgsl_server::properties(info, &adapter.limits(), adapter.features());
         let mut options = WgpuCompilationOptions::default();
-        let spirv = vulkan && cubecl::wgpu::vulkan::register_vulkan_features(adapter, &mut properties, &mut options);
+        let (compiles, sound) = match backend {
+            wgpu::Backend::Vulkan => {
+                let compiles = cubecl::wgpu::vulkan::register_vulkan_features(adapter, &mut properties, &mut options);
+                (compiles, !compiles || options.vulkan.supports_explicit_smem)
+            }
+            wgpu::Backend::Metal => {
+                let compiles = register_metal_features(adapter, &mut properties, &mut options);
+                (compiles, compiles)
+            }
+            _ => (false, true),
+        };
         let shapes: BTreeSet<String> = (properties.features.matmul.cmma.iter())
             .map(|c| format!("{}x{}x{} {} x {} -> {}", c.m, c.n, c.k, c.a_type, c.b_type, c.cd_type))
             .collect();
-        let sound = !spirv || options.vulkan.supports_explicit_smem;
-        Self { matrices: shapes.into_iter().collect(), spirv, sound, memory: properties.memory.max_memory() }
+        Self { matrices: shapes.into_iter().collect(), compiles, sound, memory: properties.memory.max_memory() }
     }
+}
+
+#[cfg(target_os = "macos")]
+use cubecl::wgpu::metal::register_metal_features;
+
+#[cfg(not(target_os = "macos"))]
+fn register_metal_features(_: &Adapter, _: &mut DeviceProperties, _: &mut WgpuCompilationOptions) -> bool {
+    false
 }
 
 /// Every adapter of every API, in the order in which burn counts them.

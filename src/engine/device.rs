@@ -10,7 +10,7 @@ use crate::config::{self, DeviceChoice};
 use crate::failure::{expect_panics, survive};
 use crate::kernels::gpu;
 use crate::usage;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use burn::prelude::Device;
 use cubecl::wgpu::{AutoGraphicsApi, RuntimeOptions, WgpuBackend, WgpuDevice, WgpuDeviceKind, WgpuSetup, try_init_setup};
 use serde_json::{Value, json};
@@ -52,6 +52,16 @@ impl OpenDevice {
         self.description["memory"].as_u64().map(|bytes| USABLE * bytes as f64)
     }
 
+    /// Whether what it takes is taken from main memory, where the program and all others are, too.
+    pub fn shares_memory(&self) -> bool {
+        self.is_cpu || self.adapter.as_ref().is_some_and(|adapter| matches!(adapter.kind, Kind::Integrated | Kind::Cpu))
+    }
+
+    /// Bytes of the largest tensor that it holds; none where there is no limit but memory.
+    pub fn largest_tensor(&self) -> Option<f64> {
+        self.adapter.as_ref().map(|adapter| adapter.largest_buffer.min(adapter.largest_storage_binding) as f64)
+    }
+
     /// Whether the device is gone: unplugged, reset, or given up by its driver. Work on it then fails with errors of every kind, so it is
     /// asked for the least that a device can do: to give four bytes back.
     pub fn is_lost(&self) -> bool {
@@ -62,8 +72,11 @@ impl OpenDevice {
             let buffer = setup.device.create_buffer(&wgpu::BufferDescriptor { label: None, size: 4, usage, mapped_at_creation: false });
             let (tell, told) = mpsc::channel();
             buffer.map_async(wgpu::MapMode::Read, .., move |mapped| drop(tell.send(mapped)));
-            setup.device.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(ANSWER) })?;
-            Ok(told.recv_timeout(ANSWER)??)
+            match setup.device.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(ANSWER) }) {
+                // It is at work that was there before.
+                Err(wgpu::PollError::Timeout) => Ok(()),
+                polled => polled.map_err(Error::new).and_then(|_| Ok(told.recv_timeout(ANSWER)??)),
+            }
         });
         answer.is_err()
     }

@@ -88,6 +88,8 @@ impl Fit {
         let Place { shards, device } = place;
         // Devices without memory panic, which is mended here.
         let _quiet = expect_panics();
+        // It may have been prepared before there was no memory for such parts.
+        loaded.cut(&*objective.source(), self.parts(shards))?;
         loop {
             let error = match survive(|| Passed::over(objective, model, factor, &loaded.parts, here, place)) {
                 Ok(pass) => return Ok(pass),
@@ -98,17 +100,28 @@ impl Fit {
             }
             device.memory_cleanup();
             self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(2 * n)).ok();
-            *loaded = Loaded::prepare(&*objective.source(), loaded.epoch, &loaded.positions, self.parts(shards))?;
+            loaded.cut(&*objective.source(), self.parts(shards))?;
             let at_once = loaded.positions.len().div_ceil(loaded.parts.len()) * shards.count();
             tell(format!("the device had no memory for this step: from now on {at_once} faces at once, the batch stays what it is"));
         }
     }
 }
 
-/// Whether a device said so, in the words of wgpu, Vulkan or burn's allocator.
-fn is_out_of_memory(error: &anyhow::Error) -> bool {
+/// Whether a device said so, or that a tensor is larger than its largest buffer: in the words of wgpu, Vulkan or burn's allocator, the last
+/// two where the allocation itself failed unheard on another thread.
+pub fn is_out_of_memory(error: &anyhow::Error) -> bool {
+    const WORDS: [&str; 8] = [
+        "out of memory",
+        "out of device memory",
+        "outofmemory",
+        "out_of_device_memory",
+        "can't allocate buffer of size",
+        "every page size the memory tracks",
+        "was never allocated: the reservation behind it failed",
+        "memory location was never initialized",
+    ];
     let text = format!("{error:#}").to_lowercase();
-    ["out of memory", "out of device memory", "outofmemory", "out_of_device_memory"].iter().any(|words| text.contains(words))
+    WORDS.iter().any(|words| text.contains(words))
 }
 
 #[cfg(test)]
@@ -203,10 +216,32 @@ mod tests {
             assert!(told.last().unwrap().contains(&format!("{} faces at once", 2 * expected)), "{told:?}");
             assert!((ours[0] - whole[0]).abs() < 1e-3 * whole[0].abs(), "{ours:?} instead of {whole:?}");
         }
+        // In the words of an allocation that failed on another thread, and of a tensor that is larger than a buffer may be.
+        for says in ["memory 7 was never allocated: the reservation behind it failed", "Can't allocate buffer of size: 4294967296"] {
+            assert_eq!(gradient(&Room { faces: 3, says }).unwrap().1, 3, "{says}");
+        }
         // Not even one fits; and what is no lack of memory is told as it is.
         let error = gradient(&Room { faces: 0, says: "out of device memory allocating 8 bytes" }).unwrap_err();
         assert!(format!("{error:#}").contains("out of device memory"), "{error:#}");
         let error = gradient(&Room { faces: 0, says: "an index is out of range" }).unwrap_err();
         assert!(format!("{error:#}").contains("out of range"), "{error:#}");
+    }
+
+    /// Batches are prepared ahead, so some are as large as they were before the first one did not fit.
+    #[test]
+    fn what_was_prepared_before_is_cut_as_it_has_to_be_now() {
+        let device = Device::flex().autodiff();
+        let model = LinearConfig::new(1, 1).init(&device);
+        let (shards, fit) = (Shards::new(2).unwrap(), Fit::new(1));
+        let room = Room { faces: 3, says: "out of memory" };
+        let source = room.source();
+        let place = Place { shards: &shards, device: &device };
+        let ahead = || Loaded::prepare(&*source, 0, &(0..12).collect::<Vec<_>>(), 2).unwrap();
+        for (step, mut loaded) in [ahead(), ahead(), ahead()].into_iter().enumerate() {
+            let here = Position { streams: Streams::new(0), stage: "test", step: step as u64 };
+            let mut told = Vec::new();
+            fit.passes(&room, &model, 1.0, &mut loaded, here, place, |text| told.push(text)).unwrap();
+            assert_eq!((loaded.parts.len(), told.len(), fit.parts(&shards)), (4, usize::from(step == 0), 4), "step {step}");
+        }
     }
 }

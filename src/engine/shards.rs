@@ -130,29 +130,31 @@ impl Shards {
         let total: f64 = parts.iter().map(|b| objective.weight(b)).sum();
         // Threads must not share graph nodes: each part differentiates its own leaves over the same memory.
         let own = !self.pools.is_empty() || self.precision == Precision::Mixed;
-        let passes = self.map(parts, |i, batch| -> Result<_> {
-            if i >= self.count() {
-                self.go_on()?;
-            }
+        let pass = |i: usize, batch: &<O::Source as Source>::Batch| {
             let model = if own { self.precision.leaves(model.clone()) } else { model.clone() };
             let mut noise = position.noise(i);
             let shard = Shard { share: objective.weight(batch) / total.max(f64::MIN_POSITIVE), first: i == 0 };
             let Pass { loss, response } = objective.forward(&model, batch, shard, &mut noise, device);
             let value = loss.clone().inner();
             let loss = if scale == 1.0 { loss } else { loss.mul_scalar(scale) };
-            Ok((GradientsParams::from_grads(loss.backward(), &model), value, response))
-        });
+            (GradientsParams::from_grads(loss.backward(), &model), value, response)
+        };
         let mut accumulator = GradientsAccumulator::new();
         let mut loss: Option<Tensor<1>> = None;
-        let mut responses = Vec::with_capacity(passes.len());
-        for pass in passes {
-            let (gradients, value, response) = pass?;
-            accumulator.accumulate(model, gradients);
-            loss = Some(match loss {
-                Some(sum) => sum + value,
-                None => value,
-            });
-            responses.push(response);
+        let mut responses = Vec::with_capacity(parts.len());
+        // Added up round by round: more parts take no more memory.
+        for (round, parts) in parts.chunks(self.count()).enumerate() {
+            if round > 0 {
+                self.go_on()?;
+            }
+            for (gradients, value, response) in self.map(parts, |k, batch| pass(round * self.count() + k, batch)) {
+                accumulator.accumulate(model, gradients);
+                loss = Some(match loss {
+                    Some(sum) => sum + value,
+                    None => value,
+                });
+                responses.push(response);
+            }
         }
         let loss = loss.unwrap_or_else(|| Tensor::zeros([1], &device.clone()));
         Ok(StepGradients { gradients: accumulator.grads(), loss, responses })

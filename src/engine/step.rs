@@ -21,10 +21,25 @@ impl<B> Loaded<B> {
     /// # Errors
     /// Unreadable faces.
     pub fn prepare<S: Source<Batch = B>>(source: &S, epoch: u64, positions: &[usize], parts: usize) -> Result<Self> {
-        let chunk = positions.len().div_ceil(parts);
-        let parts = positions.chunks(chunk).map(|p| source.prepare(epoch, p)).collect::<Result<_>>()?;
+        let parts = positions.chunks(part(positions.len(), parts)).map(|p| source.prepare(epoch, p)).collect::<Result<_>>()?;
         Ok(Self { epoch, positions: positions.to_vec(), parts })
     }
+
+    /// Cuts what was prepared in fewer parts than that anew.
+    ///
+    /// # Errors
+    /// Unreadable faces.
+    pub fn cut<S: Source<Batch = B>>(&mut self, source: &S, parts: usize) -> Result<()> {
+        if self.parts.len() < self.positions.len().div_ceil(part(self.positions.len(), parts)) {
+            *self = Self::prepare(source, self.epoch, &self.positions, parts)?;
+        }
+        Ok(())
+    }
+}
+
+/// Faces of a part of so many, at most `parts` of them.
+fn part(faces: usize, parts: usize) -> usize {
+    faces.div_ceil(parts).max(1)
 }
 
 /// Where steps are computed.

@@ -85,7 +85,15 @@ struct Training<'a, O: Objective> {
 enum StepEnd {
     Learned,
     LeftOut,
-    WentBack,
+    WentBack(Back),
+}
+
+/// Where training went back to.
+struct Back {
+    /// The epoch that had ended there, with its score.
+    ended: Option<(u64, Option<f64>)>,
+    /// There was no checkpoint: all that was told of the stage has been taken back.
+    anew: bool,
 }
 
 /// Trains the model that `fresh` makes on `objective` and returns it, or stops at an interrupt with a checkpoint. `fresh` makes the same model
@@ -119,13 +127,13 @@ pub fn train<O: Objective>(objective: &mut O, fresh: &dyn Fn() -> Result<O::Mode
             Loaded::prepare(&*source, epoch, &order[item * batch..(item + 1) * batch], fit.parts(plan.shards))
         };
         let first = if t.learner.epoch_open { per_epoch } else { t.learner.step % per_epoch };
-        let mut went_back = false;
+        let mut went_back = None;
         let ended = loader::ahead(first as usize..per_epoch as usize, plan.workers, AHEAD, make, |_, made| {
             plan.control.go_on()?;
             let rate = schedule.rate(t.learner.step);
             match t.take(made?, rate, &fit).with_context(|| format!("step {} of {}", t.learner.step + 1, plan.state.stage))? {
-                StepEnd::WentBack => {
-                    went_back = true;
+                StepEnd::WentBack(back) => {
+                    went_back = Some(back);
                     return Ok(ControlFlow::Break(()));
                 }
                 StepEnd::Learned | StepEnd::LeftOut => {}
@@ -146,17 +154,18 @@ pub fn train<O: Objective>(objective: &mut O, fresh: &dyn Fn() -> Result<O::Mode
             }
             Ok(ControlFlow::Continue(()))
         });
-        match ended {
-            Ok(()) if went_back => {
-                // What was told of the stage's beginning has been taken back with the rest.
-                if t.learner.step == 0 {
+        match (ended, went_back) {
+            (Ok(()), Some(Back { ended, anew })) => {
+                if anew {
                     plan.events.emit(&t.at(), begin.clone());
                 }
+                // A resume has to know of the smaller rate.
+                t.save(ended)?;
                 continue;
             }
             // An interrupt on its last step, or while it is measured, leaves the epoch open: a resume ends it as if nothing had been.
-            Ok(()) => t.learner.epoch_open = true,
-            Err(error) if error.is::<Stopped>() => {
+            (Ok(()), None) => t.learner.epoch_open = true,
+            (Err(error), _) if error.is::<Stopped>() => {
                 plan.control.end();
                 // Right after an epoch's end there is nothing to add, and its checkpoint knows how good it is.
                 if t.saved != Some(t.learner.step) {
@@ -164,7 +173,7 @@ pub fn train<O: Objective>(objective: &mut O, fresh: &dyn Fn() -> Result<O::Mode
                 }
                 return Ok(Ended::Interrupted);
             }
-            Err(error) => return Err(error),
+            (Err(error), _) => return Err(error),
         }
         if let ControlFlow::Break(()) = t.end_epoch(epoch)? {
             return Ok(Ended::Interrupted);
@@ -246,14 +255,14 @@ impl<'a, O: Objective> Training<'a, O> {
             }
             Verdict::GoBack => {
                 let from = self.learner.step + 1;
-                self.go_back().with_context(|| format!("going back, for {what}"))?;
+                let back = self.go_back().with_context(|| format!("going back, for {what}"))?;
                 let (row, stage, rate) = (plan.bad_steps, &plan.state.stage, self.learner.guard.rate_factor());
                 let text = format!(
                     "{row} steps of {stage} up to {from} were not finite ({what}): back to step {}, with {rate:.3} of the learning rate",
                     self.learner.step
                 );
                 self.tell(Level::Warning, text);
-                Ok(StepEnd::WentBack)
+                Ok(StepEnd::WentBack(back))
             }
             Verdict::GiveUp => {
                 let bad = pass.bad_tensors(self.learner.model()?)?;
@@ -281,7 +290,7 @@ impl<'a, O: Objective> Training<'a, O> {
     }
 
     /// Back to the newest checkpoint from before the steps that are not finite. What was told since is taken back, as at a resume.
-    fn go_back(&mut self) -> Result<()> {
+    fn go_back(&mut self) -> Result<Back> {
         let plan = self.plan;
         let guard = self.learner.guard;
         let mut newer = Vec::new();
@@ -295,23 +304,25 @@ impl<'a, O: Objective> Training<'a, O> {
                 _ => newer.push(path),
             }
         }
-        match good {
+        let back = match good {
             Some((path, saved)) => {
                 self.restore(&saved).with_context(|| path.display().to_string())?;
                 plan.events.take_back(until_checkpoint(&checkpoint::event_path(&path)))?;
+                Back { ended: saved.state.epoch.map(|epoch| (epoch, saved.state.score)), anew: false }
             }
             None => {
                 self.learner = Learner::new((self.fresh)()?, plan, self.per_epoch);
                 self.objective.restore(&self.blank)?;
                 self.saved = None;
                 plan.events.take_back(until_stage(&plan.at))?;
+                Back { ended: None, anew: true }
             }
-        }
+        };
         for path in newer {
             std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
         }
         self.learner.guard = guard.gone_back(self.learner.guard);
-        Ok(())
+        Ok(back)
     }
 
     fn restore(&mut self, saved: &Checkpoint) -> Result<()> {

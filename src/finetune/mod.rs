@@ -122,7 +122,38 @@ pub struct Finetune {
     record: Record,
     /// Responses since the last event that were not finite.
     not_finite: u64,
+    logits_seen: CandidateLogits,
     watched: Vec<usize>,
+}
+
+/// Logits of candidates since the last event. A sigmoid response (eq. 3) depends on what all of them have in common, and the loss does not
+/// hold that in place: far from zero confidences say little (METHOD 1.6).
+#[derive(Clone, Copy, Default)]
+struct CandidateLogits {
+    sum: f64,
+    count: u64,
+}
+
+impl CandidateLogits {
+    fn add(&mut self, logits: impl Iterator<Item = f32>) {
+        for logit in logits.filter(|logit| logit.is_finite()) {
+            self.sum += f64::from(logit);
+            self.count += 1;
+        }
+    }
+
+    fn mean(self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / self.count as f64)
+    }
+
+    fn to_bytes(self) -> Vec<u8> {
+        [self.sum.to_le_bytes(), self.count.to_le_bytes()].concat()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let ([sum, count], []) = bytes.as_chunks::<8>() else { return None };
+        Some(Self { sum: f64::from_le_bytes(*sum), count: u64::from_le_bytes(*count) })
+    }
 }
 
 impl Finetune {
@@ -202,6 +233,7 @@ impl Finetune {
             record: Record::new(objective, &table),
             table,
             not_finite: 0,
+            logits_seen: CandidateLogits::default(),
             watched: ambiguous.into_iter().step_by(stride).collect(),
         }
     }
@@ -311,6 +343,12 @@ impl Objective for Finetune {
         let revision = self.table.revise(positions, responses, &rule);
         self.record.step(&revision.flips);
         self.not_finite += revision.kept as u64;
+        // Those of several views are no logits any more.
+        if self.source.strong_views == 0 {
+            for (&face, logits) in positions.iter().zip(responses.chunks(self.table.classes())) {
+                self.logits_seen.add(self.table.candidates(face).iter().map(|&class| logits[usize::from(class)]));
+            }
+        }
         if let Some(leverage) = &mut self.leverage {
             for (&face, logits) in positions.iter().zip(responses.chunks(self.table.classes())) {
                 leverage.revise(face, logits, self.table.candidates(face));
@@ -330,6 +368,7 @@ impl Objective for Finetune {
             self.record.end_epoch(&self.pack, &self.source.train, &self.table, &end)?;
         }
         bodies.extend(evaluations);
+        bodies.extend(std::mem::take(&mut self.logits_seen).mean().map(|mean| Body::Scalars(Scalars::from([("candidate_logit", mean)]))));
         match std::mem::take(&mut self.not_finite) {
             0 => {}
             count => bodies.push(Body::Scalars(Scalars::from([("responses_not_finite", count as f64)]))),
@@ -343,6 +382,7 @@ impl Objective for Finetune {
         let mut state = vec![
             ("confidences.f32".into(), floats(self.table.rows())),
             ("not_finite.u64".into(), self.not_finite.to_le_bytes().to_vec()),
+            ("candidate_logits.bin".into(), self.logits_seen.to_bytes()),
             ("record.bin".into(), self.record.state()),
         ];
         state.extend(self.leverage.as_ref().map(|l| ("leverage.f32".into(), floats(l.rows()))));
@@ -361,6 +401,10 @@ impl Objective for Finetune {
         self.not_finite = match blob("not_finite.u64") {
             Some(count) => u64::from_le_bytes(count.try_into().context("the saved count of responses is damaged")?),
             None => 0,
+        };
+        self.logits_seen = match blob("candidate_logits.bin") {
+            Some(level) => CandidateLogits::from_bytes(level).context("the saved logits are damaged")?,
+            None => CandidateLogits::default(),
         };
         if let Some(record) = blob("record.bin") {
             self.record.restore(record)?;

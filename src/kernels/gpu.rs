@@ -9,6 +9,7 @@
 //! allows that within a dispatch only if both are bound in the same way.
 
 use super::product::{self, Way};
+use crate::failure::{expect_panics, survive};
 use cubecl::wgpu::{WgpuDevice, WgpuSetup};
 use std::collections::HashMap;
 use std::fmt;
@@ -157,7 +158,10 @@ impl Gpu {
     fn of(setup: &WgpuSetup) -> Self {
         let mut this = Self::new(setup.device.clone(), setup.queue.clone());
         let ways = product::ways(&this.device, &setup.adapter);
-        let [single, halves] = ways.map(|ways| ways.into_iter().find(|way| product::works(&this, *way).unwrap_or(false)));
+        // A driver may also answer with a panic of wgpu's.
+        let _quiet = expect_panics();
+        let works = |way: &Way| survive(|| Ok(product::works(&this, *way)?)).unwrap_or(false);
+        let [single, halves] = ways.map(|ways| ways.into_iter().find(works));
         (this.single, this.halves) = (single, halves);
         this
     }
@@ -263,9 +267,12 @@ impl Gpu {
         if let Some(known) = pipelines.get(&key) {
             return Ok(known.clone());
         }
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        // What a driver's compiler refuses is an internal error.
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let invalid = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let made = Arc::new(self.compile(kernel, constants));
-        if let Some(error) = cubecl::future::block_on(scope.pop()) {
+        let errors = [invalid, internal].map(|scope| cubecl::future::block_on(scope.pop()));
+        if let Some(error) = errors.into_iter().flatten().next() {
             return Err(GpuError::Pipeline {
                 kernel: kernel.name,
                 reason: error.to_string().split_whitespace().collect::<Vec<_>>().join(" "),

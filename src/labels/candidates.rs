@@ -239,7 +239,8 @@ impl Candidates {
         Self { sets: sets.collect(), left_out: 0 }
     }
 
-    /// Reads sets from a csv with the columns `id` and `candidates` (class names separated by `|`); others are ignored.
+    /// Reads sets from a csv with the columns `id` and `candidates` (class names separated by `|`); others are ignored. What trains on them
+    /// takes them [`with_given`](Self::with_given).
     ///
     /// # Errors
     /// Names file and line: unknown id or class, a face of another split, an id that occurs twice.
@@ -287,6 +288,22 @@ impl Candidates {
             bail!("labels {}: no training face has candidates", path.display());
         }
         Ok(Self { sets, left_out })
+    }
+
+    /// The sets of a file as a training under `settings` takes them: each face's given label joins where `labels.include_given` wants it;
+    /// nothing else of `labels.*` touches what a file says.
+    #[must_use]
+    pub fn with_given(mut self, pack: &Pack, settings: &LabelSettings) -> Self {
+        for (i, set) in &mut self.sets {
+            if let Some(given) = pack.faces()[*i].label
+                && settings.include_given
+                && !set.classes.contains(&given)
+            {
+                set.classes.push(given);
+                set.classes.sort_unstable();
+            }
+        }
+        self
     }
 
     /// Writes `id,given,candidates,ambiguous,provenance,kappa,predicted,probability`, one line a face; the last three are empty where
@@ -441,6 +458,20 @@ mod tests {
             assert_eq!((&candidates.sets[0].1.classes[..], candidates.sets[0].1.provenance), (&[1][..], Provenance::GivenOnly));
             assert_eq!(candidates.ambiguous_share(), 0.5);
             assert!(candidates.kappas(5).is_none());
+        }
+    }
+
+    #[test]
+    fn the_given_label_joins_the_sets_of_a_file_only_where_it_is_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let pack = pack(folder.path(), &[(Some(0), [0, 0, 0]), (Some(1), [0, 0, 0]), (None, [0, 0, 0])]);
+        let path = folder.path().join("sets.csv");
+        std::fs::write(&path, "id,candidates\nf0,glad\nf1,calm|glad\nf2,glad\n").unwrap();
+        for (include_given, expected) in [(false, [vec![1], vec![0, 1], vec![1]]), (true, [vec![0, 1], vec![0, 1], vec![1]])] {
+            let settings = LabelSettings { include_given, k: 1, ..LabelSettings::default() };
+            let sets = Candidates::read_csv(&path, &pack).unwrap().with_given(&pack, &settings).sets;
+            assert_eq!(sets.iter().map(|(_, set)| set.classes.clone()).collect::<Vec<_>>(), expected, "{include_given}");
+            assert!(sets.iter().all(|(_, set)| set.provenance == Provenance::File));
         }
     }
 

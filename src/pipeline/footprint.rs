@@ -9,6 +9,7 @@ use crate::config::{Activation, Backbone, Settings, Stem};
 use crate::engine::device::OpenDevice;
 use crate::engine::precision::Precision;
 use crate::engine::train::AHEAD;
+use crate::finetune::recipe::Recipe;
 use crate::model::init::Init;
 use crate::model::masked::target_len;
 use crate::model::{Classifier, Encoder, MaskedAutoencoder, MaskedModel, MaskedVit};
@@ -21,6 +22,8 @@ const SINGLE: f64 = 4.0;
 const HALF: f64 = 2.0;
 /// The program itself, with what its allocator keeps: what is left of measured peaks when everything else is taken off.
 const PROGRAM: f64 = 100e6;
+/// Scores of attention have whole multiples of so many columns on some GPUs.
+const COLUMNS: usize = 16;
 
 /// Where it is to be trained.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +63,7 @@ pub struct Footprint {
     pub gradients: f64,
     /// AdamW's moments.
     pub optimizer: f64,
-    /// What a face needs between its forward and its backward pass.
+    /// What a face needs between its forward and its backward pass, in all its views.
     pub face: f64,
     /// The largest single tensor of a step, for each face in it.
     pub widest: f64,
@@ -85,13 +88,13 @@ impl Footprint {
         Some(Self {
             parameters,
             weights: copy + rounded,
-            // Those of each part, and their sum.
-            gradients: copy * if machine.shards > 1 { machine.shards as f64 + 1.0 } else { 1.0 },
+            // Those of the parts that are worked on at once, and the sum of more than one part: in turn they take no more, however many.
+            gradients: copy * (machine.shards + usize::from(machine.shards > 1 || regime.accumulate != 1)) as f64,
             optimizer: 2.0 * copy,
             face: face(training, s, classes, machine.precision),
-            widest: widest(training, s, machine.precision),
+            widest: widest(training, s),
             at_once,
-            host: PROGRAM + (AHEAD + machine.workers) as f64 * regime.batch as f64 * pixels,
+            host: PROGRAM + (AHEAD + machine.workers) as f64 * regime.batch as f64 * views(training, s) * pixels,
         })
     }
 
@@ -105,14 +108,20 @@ impl Footprint {
         self.fixed() + self.face * self.at_once as f64
     }
 
-    /// The most faces at once that a device has memory for; none where its driver does not tell how much it has.
+    /// The most faces at once that a device has memory for, in tensors as large as it takes; none where nothing is known of either.
     pub fn most(&self, open: &OpenDevice) -> Option<usize> {
-        open.usable_memory().map(|memory| self.most_within(memory, open.is_cpu))
+        let in_memory = open.usable_memory().map(|memory| self.most_within(memory, open.shares_memory()));
+        in_memory.into_iter().chain(open.largest_tensor().map(|largest| self.most_in_tensors(largest))).min()
     }
 
-    /// The same for so many bytes; those of a CPU also hold the program.
-    pub fn most_within(&self, memory: f64, is_cpu: bool) -> usize {
-        let room = memory - if is_cpu { self.host } else { 0.0 };
+    /// The most faces of which no tensor is larger than so many bytes.
+    pub fn most_in_tensors(&self, largest: f64) -> usize {
+        (largest / self.widest) as usize
+    }
+
+    /// The most faces at once in so many bytes, which hold the program, too, where it `shares` them.
+    pub fn most_within(&self, memory: f64, shares: bool) -> usize {
+        let room = memory - if shares { self.host } else { 0.0 };
         ((room - self.fixed()) / self.face).max(0.0) as usize
     }
 
@@ -190,10 +199,11 @@ impl Blocks {
         if self.recompute { self.count as f64 * SINGLE * tokens * dim + block } else { self.count as f64 * block }
     }
 
-    /// The largest single tensor: the inner layer, q, k and v as one, or the weights of attention.
-    fn widest(&self, precision: Precision) -> f64 {
+    /// The largest single tensor, in single precision: the inner layer, q, k and v as one, or the scores of attention.
+    fn widest(&self) -> f64 {
         let Self { tokens, dim, heads, hidden, .. } = *self;
-        (SINGLE * tokens * hidden.max(3.0 * dim)).max(product_bytes(precision) * heads * tokens * tokens)
+        let columns = (tokens as usize).next_multiple_of(COLUMNS) as f64;
+        SINGLE * (tokens * hidden.max(3.0 * dim)).max(heads * tokens * columns)
     }
 
     /// Gradients on the way at the widest place, the block's inner layer: of its output and of its input.
@@ -206,6 +216,14 @@ fn product_bytes(precision: Precision) -> f64 {
     match precision {
         Precision::Single => SINGLE,
         Precision::Mixed => HALF,
+    }
+}
+
+/// Augmented pictures of each face of a batch: every one is kept by the loader, and by a graph of its own.
+fn views(training: Training, s: &Settings) -> f64 {
+    match training {
+        Training::Finetune(objective) => 1.0 + Recipe::of(objective, s).strong_views as f64,
+        Training::Pretrain | Training::Fold(_) => 1.0,
     }
 }
 
@@ -252,12 +270,12 @@ fn stem(s: &Settings) -> impl Iterator<Item = f64> {
 }
 
 /// The largest tensor that a step has of one face. Evaluation, in single precision and of all patches, has one for each of its faces, too.
-fn widest(training: Training, s: &Settings, precision: Precision) -> f64 {
-    let blocks = encoder(s, seen(training, s)).widest(precision);
+fn widest(training: Training, s: &Settings) -> f64 {
+    let blocks = encoder(s, seen(training, s)).widest();
     let other = match training {
         Training::Pretrain => {
             let target = SINGLE * (s.grid().pow(2) * target_len(s)) as f64;
-            target.max(if s.pretrain.method.visible_only() { mim_decoder(s).widest(precision) } else { 0.0 })
+            target.max(if s.pretrain.method.visible_only() { mim_decoder(s).widest() } else { 0.0 })
         }
         _ => 0.0,
     };
@@ -266,7 +284,7 @@ fn widest(training: Training, s: &Settings, precision: Precision) -> f64 {
 
 /// The same of a forward pass over all patches in single precision, as evaluation makes it.
 pub fn widest_evaluating(s: &Settings) -> f64 {
-    let blocks = encoder(s, s.grid().pow(2) as f64).widest(Precision::Single);
+    let blocks = encoder(s, s.grid().pow(2) as f64).widest();
     stem(s).map(|values| SINGLE * values).fold(blocks, f64::max)
 }
 
@@ -298,5 +316,51 @@ fn face(training: Training, s: &Settings, classes: usize, precision: Precision) 
         kept += s.decoder.layers as f64 * (product_bytes(precision) * products + SINGLE * always) + SINGLE * seen * dim;
         passing = passing.max(SINGLE * (4.0 * seen * dim + 3.0 * queries * hidden));
     }
-    kept + passing
+    // The backward pass goes through one view after the other.
+    views(training, s) * kept + passing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Objective, Resolved};
+
+    fn footprint(objective: Objective, accumulate: usize, shards: usize) -> Footprint {
+        let resolved = Resolved::default().with_preset("demo-quick").unwrap();
+        let resolved = resolved.with_flag(&format!("finetune.accumulate={accumulate}")).unwrap();
+        let machine = Machine { precision: Precision::Single, shards, workers: 2 };
+        Footprint::of(Training::Finetune(objective), resolved.settings(), 8, &machine).unwrap()
+    }
+
+    #[test]
+    fn every_view_of_a_face_is_kept() {
+        let (one, three) = (footprint(Objective::Pll, 1, 1), footprint(Objective::CrPll, 1, 1));
+        assert!((2.5..3.0).contains(&(three.face / one.face)), "{} and {}", one.face, three.face);
+        assert_eq!(three.host - PROGRAM, 3.0 * (one.host - PROGRAM));
+        assert_eq!((three.weights, three.gradients, three.widest), (one.weights, one.gradients, one.widest));
+    }
+
+    #[test]
+    fn more_parts_in_turn_take_no_more_gradients() {
+        let sets = |accumulate, shards| {
+            let f = footprint(Objective::Pll, accumulate, shards);
+            f.gradients / f.weights
+        };
+        // One part; several in turn, and their sum; those of two threads, and their sum.
+        assert_eq!([sets(1, 1), sets(2, 1), sets(16, 1), sets(0, 1)], [1.0, 2.0, 2.0, 2.0]);
+        assert_eq!([sets(1, 2), sets(2, 2), sets(16, 2)], [3.0; 3]);
+    }
+
+    /// Scores of attention are in single precision whatever products are in, and their rows are whole multiples on GPUs.
+    #[test]
+    fn the_largest_tensor_bounds_the_faces_at_once() {
+        let resolved = Resolved::default().with_preset("paper-rafdb").unwrap().with_flag("data.size=384").unwrap();
+        let tokens = (384.0 / 16.0f64).powi(2) + f64::from(u8::from(resolved.settings().vit.cls));
+        for precision in [Precision::Single, Precision::Mixed] {
+            let machine = Machine { precision, shards: 1, workers: 2 };
+            let f = Footprint::of(Training::Finetune(Objective::Pll), resolved.settings(), 7, &machine).unwrap();
+            assert_eq!(f.widest, 4.0 * 12.0 * tokens * 592.0);
+            assert_eq!(f.most_in_tensors(2_147_483_647.0), (2_147_483_647.0 / f.widest) as usize);
+        }
+    }
 }

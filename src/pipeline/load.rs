@@ -4,6 +4,7 @@ use super::{Training, calibration, find_checkpoint};
 use crate::config::{Backbone, Origin, Resolved, Settings};
 use crate::dataset::Pack;
 use crate::engine::parameters::load_model;
+use crate::failure::one_line;
 use crate::model::init::Init;
 use crate::model::{Classifier, Encoder, MaskedAutoencoder, MaskedModel, MaskedVit, Vit};
 use crate::random::Streams;
@@ -204,6 +205,10 @@ pub struct Trained {
     pub resolved: Resolved,
     /// The run that it comes from; none: a weights file.
     pub folder: Option<RunFolder>,
+    /// The pack of a classifier's run, where it is still there.
+    pub pack: Option<Pack>,
+    /// What the user has to know: which damaged checkpoints were passed over, and what is not known without the pack.
+    pub remarks: Vec<String>,
 }
 
 pub enum Network {
@@ -218,7 +223,7 @@ pub const PRETRAINED: &str = "pretrain";
 /// what the run is about.
 ///
 /// # Errors
-/// Nothing trained there, or weights that do not fit what is said of them.
+/// Nothing trained there, weights that do not fit what is said of them, or a pack of the run's own that was changed since.
 pub fn trained(path: &Path, which: Option<&str>, device: &Device) -> Result<Trained> {
     // The initial values are overwritten; the seed only has to be some seed.
     let init = Init { streams: Streams::new(0), device };
@@ -238,10 +243,11 @@ pub fn trained(path: &Path, which: Option<&str>, device: &Device) -> Result<Trai
                 Network::Classifier(Box::new(weights::export::load(&file, fresh, "")?))
             }
         };
-        return Ok(Trained { network, card, resolved, folder: None });
+        return Ok(Trained { network, card, resolved, folder: None, pack: None, remarks: Vec::new() });
     }
     let folder = RunFolder::open(path)?;
-    let pretrained = || checkpoint::newest(&folder, &Training::Pretrain.name(), |_| {});
+    let mut remarks = Vec::new();
+    let mut pretrained = || checkpoint::newest(&folder, &Training::Pretrain.name(), |text| remarks.push(text));
     let encoder = match which {
         Some(PRETRAINED) => match pretrained()? {
             Some(found) => Some(found),
@@ -256,20 +262,32 @@ pub fn trained(path: &Path, which: Option<&str>, device: &Device) -> Result<Trai
     if let Some((_, checkpoint)) = encoder {
         let resolved = settings_of(&checkpoint, &origin)?;
         let network = Network::Encoder(Box::new(pretrained_network(&checkpoint, &resolved, &init)?));
-        return Ok(Trained { network, card: Card::of(&checkpoint.state, Part::Encoder), resolved, folder: Some(folder) });
+        let card = Card::of(&checkpoint.state, Part::Encoder);
+        return Ok(Trained { network, card, resolved, folder: Some(folder), pack: None, remarks });
     }
-    let checkpoint = find_checkpoint(&folder, which, false)?;
+    let (checkpoint, mut remarks) = find_checkpoint(&folder, which, false)?;
     let data = Manifest::read(&folder)?.data;
     if let Some(data) = &data {
         same_classes(&checkpoint.state.classes, &format!("the manifest of {origin}"), &data.classes)?;
     }
-    // A pack that is gone, or cannot be read any more, is not needed to use the network.
-    let pack = data.and_then(|data| Pack::open(Path::new(&data.pack)).ok());
+    // One that is gone, or cannot be read any more, is not needed to use the network; but it knew what the network does not.
+    let opened = data.as_ref().context("the run names no pack").and_then(|data| Ok((data, Pack::open(&data.place(&folder))?)));
+    let pack = match opened {
+        Ok((data, pack)) => {
+            data.refuse_changed(&pack, "put the run's own back, or move this one away to do without")?;
+            Some(pack)
+        }
+        Err(e) => {
+            let unknown = "how the run's faces were made of pictures is not known, so others are only fitted to the network's side";
+            remarks.push(format!("{}: {unknown}", one_line(&e)));
+            None
+        }
+    };
     let (model, resolved) = classifier(&checkpoint, &origin, device)?;
     let card = Card {
         calibration: calibration::read(&folder, &checkpoint.state)?,
-        preparation: pack.map(|pack| Preparation::of(pack.provenance())),
+        preparation: pack.as_ref().map(|pack| Preparation::of(pack.provenance())),
         ..Card::of(&checkpoint.state, Part::Classifier)
     };
-    Ok(Trained { network: Network::Classifier(Box::new(model)), card, resolved, folder: Some(folder) })
+    Ok(Trained { network: Network::Classifier(Box::new(model)), card, resolved, folder: Some(folder), pack, remarks })
 }

@@ -32,7 +32,8 @@ use crate::model::init::Init;
 use crate::model::{Classifier, Encoder, MaskedAutoencoder, MaskedModel, MaskedVit, Vit};
 use crate::pretrain::MaskedModelling;
 use crate::random::Streams;
-use crate::run::checkpoint::{self, State};
+use crate::run::checkpoint::{self, Checkpoint, State};
+use crate::run::differences::differences;
 use crate::run::manifest::{Data, Setting};
 use crate::run::{
     At, Body, EventSender, EventWriter, Level, Lock, Manifest, Outcome, Phase, RunFolder, Sink, Stopped, Supervision, disk,
@@ -41,6 +42,7 @@ use crate::run::{
 use crate::usage;
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -96,7 +98,7 @@ impl Job {
         let trainings = self.stages.trainings(self.resolved.settings());
         // Before anything is written: another process may be at it.
         let lock = self.folder.lock()?;
-        let mut manifest = if self.resume { Manifest::read(&self.folder)? } else { self.manifest()? };
+        let mut manifest = if self.resume { self.gone_on()? } else { self.manifest()? };
         manifest.finished = None;
         manifest.write(&self.folder)?;
         let sinks = std::mem::take(&mut self.supervision.sinks);
@@ -112,6 +114,8 @@ impl Job {
         let (command, version) = (self.command.join(" "), env!("CARGO_PKG_VERSION").to_string());
         let begin = if self.resume { Body::RunResumed { command, version } } else { Body::RunStarted { command, version } };
         events.emit(&At::run(), begin);
+        // A process may do several.
+        self.supervision.control.begin();
         events.emit(&At::run(), Body::Message { level: Level::Info, text: self.where_it_runs() });
         for text in std::mem::take(&mut self.remarks) {
             events.emit(&At::run(), Body::Message { level: Level::Info, text });
@@ -193,6 +197,29 @@ impl Job {
         }
         for (key, value, origin) in self.resolved.entries() {
             manifest.settings.set(key, Setting { value: serde_json::Value::String(value), origin: origin.to_string() });
+        }
+        Ok(manifest)
+    }
+
+    /// What the folder of a run that goes on says of it from now on. What differs from before and results depend on is told and recorded.
+    fn gone_on(&mut self) -> Result<Manifest> {
+        let (mut manifest, now) = (Manifest::read(&self.folder)?, self.manifest()?);
+        let mut changes = std::mem::take(&mut manifest.changes);
+        let found = differences(&manifest, &now).into_iter().filter(|difference| difference.matters);
+        let found: Vec<String> = found.map(|d| format!("{} from {} to {}", d.what, d.then, d.now)).collect();
+        if !found.is_empty() {
+            self.remarks.push("the run goes on otherwise than before: its results may differ from those of an undisturbed one".into());
+            self.remarks.extend(found.iter().map(|text| format!("changed by the resume: {text}")));
+        }
+        changes.extend(found);
+        let mut told = HashSet::new();
+        changes.retain(|text| told.insert(text.clone()));
+        manifest.changes = changes;
+        (manifest.device, manifest.threads, manifest.workers) = (now.device, now.threads, now.workers);
+        match (&mut manifest.data, now.data) {
+            // Where it lies now, and what is known of it.
+            (Some(data), Some(now)) => data.pack = now.pack,
+            (data, now) => *data = now,
         }
         Ok(manifest)
     }
@@ -361,8 +388,10 @@ impl<'a> StageContext<'a> {
             let training = Training::Fold(fold);
             let mut objective = self.events.phase(&training.at(), Phase::Load, || crossfit.training(fold));
             let fresh = || Ok(Classifier::new(&self.init(), encoder.clone(), classes, settings));
-            let Ended::Done(model) = train(&mut objective, &fresh, &self.plan(training))? else { return Ok(Ended::Interrupted) };
-            self.events.phase(&training.at(), Phase::Evaluate, || crossfit.ask(fold, &model.valid(), self.shards))?;
+            let plan = self.plan(training);
+            let Ended::Done(model) = train(&mut objective, &fresh, &plan)? else { return Ok(Ended::Interrupted) };
+            let ask = || crossfit.ask(fold, &model.valid(), self.shards, plan.accumulate);
+            self.events.phase(&training.at(), Phase::Evaluate, ask)?;
             writer.check()?;
         }
         let candidates = crossfit.candidates();
@@ -418,20 +447,116 @@ impl<'a> StageContext<'a> {
 }
 
 /// The newest checkpoint of a finished (or at least begun) objective, or the one with the best validation score; none named: of the first
-/// objective that the run has, the baseline last.
-pub fn find_checkpoint(folder: &RunFolder, which: Option<&str>, best: bool) -> Result<checkpoint::Checkpoint> {
+/// objective that the run has, the baseline last. With it what a user has to know: which damaged ones were passed over.
+///
+/// # Errors
+/// There is none, or none that can be read; another objective's is no replacement for it.
+pub fn find_checkpoint(folder: &RunFolder, which: Option<&str>, best: bool) -> Result<(Checkpoint, Vec<String>)> {
     let named = |o: &Objective| which.is_none_or(|w| w == o.name());
     let mut objectives: Vec<Objective> = Objective::ALL.into_iter().filter(named).collect();
     objectives.sort_by_key(|o| *o == Objective::Ce);
-    for objective in objectives {
-        let stage = Training::Finetune(objective).name();
-        if let Some((_, newest)) = checkpoint::newest(folder, &stage, |_| {})? {
-            return match checkpoint::best(folder, &stage)? {
-                Some(path) if best => checkpoint::Checkpoint::read(&path),
-                None if best => usage!("no checkpoint of {stage} in {} was measured on a validation split", folder.path().display()),
-                _ => Ok(newest),
-            };
+    let run = folder.path().display();
+    for stage in objectives.into_iter().map(|objective| Training::Finetune(objective).name()) {
+        let mut damaged = Vec::new();
+        let found = if best {
+            checkpoint::best(folder, &stage, |text| damaged.push(text))?.map(|path| Checkpoint::read(&path)).transpose()?
+        } else {
+            checkpoint::newest(folder, &stage, |text| damaged.push(text))?.map(|(_, newest)| newest)
+        };
+        if let Some(checkpoint) = found {
+            return Ok((checkpoint, damaged));
+        }
+        if !damaged.is_empty() {
+            bail!("run {run} has no readable checkpoint of {stage}: {} damaged", damaged.len());
+        }
+        if best && !checkpoint::list(folder, &stage)?.is_empty() {
+            usage!("no checkpoint of {stage} in {run} was measured on a validation split");
         }
     }
-    bail!("run {} has no readable checkpoint of {}", folder.path().display(), which.unwrap_or("any objective"))
+    bail!("run {run} has no checkpoint of {}", which.unwrap_or("any objective"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DeviceChoice;
+    use crate::dataset::PackWriter;
+    use crate::dataset::generated::{self, GeneratorConfig};
+    use crate::engine::device;
+    use std::path::Path;
+
+    /// A job on a few generated faces, to go on with.
+    fn job(root: &Path) -> Job {
+        let path = root.join("faces.moue");
+        let mut writer = PackWriter::create(&path, generated::protocol()).unwrap();
+        let config = GeneratorConfig { train: 2, valid: 0, test: 0, size: 32, ..GeneratorConfig::default() };
+        generated::generate(&config, &mut writer).unwrap();
+        writer.finish(generated::provenance(&config)).unwrap();
+        Job {
+            command: Vec::new(),
+            stages: Stages { pretrain: true, ..Stages::default() },
+            resolved: Resolved::default().with_flag("run.threads=2").unwrap(),
+            seed: 0,
+            pack: Arc::new(Pack::open(&path).unwrap()),
+            device: device::open(DeviceChoice::Cpu).unwrap(),
+            precision: Precision::Single,
+            folder: RunFolder::create(&root.join("run")).unwrap(),
+            resume: true,
+            from: None,
+            candidates: None,
+            labels: None,
+            supervision: Supervision::default(),
+            remarks: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_run_that_goes_on_otherwise_says_so_and_keeps_it_on_record() {
+        let root = tempfile::tempdir().unwrap();
+        let mut job = job(root.path());
+        let mut before = job.manifest().unwrap();
+        before.write(&job.folder).unwrap();
+        assert_eq!((job.gone_on().unwrap(), job.remarks.len()), (before.clone(), 0));
+
+        // As another machine would have begun it.
+        before.device["precision"] = "mixed".into();
+        (before.threads, before.workers) = (Some(3), Some(99));
+        before.data.as_mut().unwrap().pack = "/nowhere/faces.moue".into();
+        before.write(&job.folder).unwrap();
+        let after = job.gone_on().unwrap();
+        let changes = ["device: precision from mixed to f32", "threads from 3 to 2"];
+        assert_eq!(after.changes, changes);
+        assert!(job.remarks.len() == 3 && job.remarks[0].contains("undisturbed"), "{:?}", job.remarks);
+        assert_eq!((&after.device["precision"], after.threads), (&"f32".into(), Some(2)));
+        assert_eq!(after.data.as_ref().unwrap().pack, job.pack.path().display().to_string());
+        // Once it is on record, going on in that way is nothing new; and it stays there.
+        after.write(&job.folder).unwrap();
+        job.remarks.clear();
+        assert_eq!((job.gone_on().unwrap().changes, job.remarks.len()), (changes.map(String::from).to_vec(), 0));
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_not_replaced_in_silence() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(&root.path().join("run")).unwrap();
+        let at = |stage: &str, step| folder.checkpoints().join(checkpoint::file_name(stage, step));
+        for (stage, step, score) in [("finetune/pll", 5, Some(0.9)), ("finetune/pll", 10, Some(0.8)), ("baseline/ce", 10, None)] {
+            let state = State { stage: stage.into(), step, score, ..State::default() };
+            Checkpoint::new(state, Vec::new()).write(&at(stage, step)).unwrap();
+        }
+        let found = |which, best| find_checkpoint(&folder, which, best).map(|(c, remarks)| (c.state.stage, c.state.step, remarks.len()));
+        assert_eq!(found(None, false).unwrap(), ("finetune/pll".into(), 10, 0));
+        assert_eq!(found(None, true).unwrap(), ("finetune/pll".into(), 5, 0));
+        assert!(found(Some("ce"), true).unwrap_err().to_string().contains("no checkpoint of baseline/ce in"));
+        std::fs::write(at("finetune/pll", 10), "torn").unwrap();
+        assert_eq!(found(None, false).unwrap(), ("finetune/pll".into(), 5, 1));
+        let remarks = find_checkpoint(&folder, None, false).map(|found| found.1).unwrap();
+        assert!(remarks[0].contains("finetune-pll-00000010.ckpt") && remarks[0].contains("using the one before it"), "{remarks:?}");
+        // The baseline is another network.
+        std::fs::write(at("finetune/pll", 5), "torn").unwrap();
+        for best in [false, true] {
+            assert!(found(None, best).unwrap_err().to_string().contains("no readable checkpoint of finetune/pll: 2 damaged"));
+        }
+        assert_eq!(found(Some("ce"), false).unwrap(), ("baseline/ce".into(), 10, 0));
+    }
 }

@@ -9,7 +9,7 @@ use crate::engine::{device, read_values};
 use crate::eval::calibration::Calibration;
 use crate::finetune::both_sides;
 use crate::model::{Classifier, Crops, Input, Noise};
-use crate::run::{Manifest, RunFolder};
+use crate::run::RunFolder;
 use crate::transform::prepare::Preparation;
 use crate::usage;
 use crate::weights::{export, same_classes};
@@ -24,8 +24,8 @@ pub struct Recogniser {
     pub classes: Vec<String>,
     /// None: probabilities are the softmax as it is.
     pub calibration: Option<Calibration>,
-    /// Why there is no temperature, or what could not be done about it; empty: nothing to tell.
-    pub remark: String,
+    /// What the user has to know: why there is no temperature, or what could not be done about it, and the remarks of [`Trained`].
+    pub remarks: Vec<String>,
     pub preparation: Preparation,
     model: Classifier,
     settings: Settings,
@@ -44,10 +44,10 @@ impl Recogniser {
     /// fitted now on the run's own pack and kept for the next time.
     ///
     /// # Errors
-    /// Nothing there that recognises, or classes in another order: in `expected`, or in the pack that the run names.
+    /// Nothing there that recognises, classes in another order than `expected`, or what [`trained`] refuses.
     pub fn open(path: &Path, which: Option<&str>, expected: Option<&[String]>, choice: DeviceChoice) -> Result<Self> {
         let open = device::open(choice)?;
-        let Trained { network, card, resolved, folder } = trained(path, which, &open.device)?;
+        let Trained { network, card, resolved, folder, pack, remarks } = trained(path, which, &open.device)?;
         let Network::Classifier(model) = network else {
             export::whole(&card, path)?;
             usage!("{} holds no network that recognises", path.display());
@@ -59,7 +59,7 @@ impl Recogniser {
         let mut this = Self {
             classes: card.classes,
             calibration: card.calibration,
-            remark: String::new(),
+            remarks,
             preparation: card.preparation.unwrap_or_default(),
             model: model.valid(),
             settings: resolved.settings().clone(),
@@ -68,28 +68,25 @@ impl Recogniser {
             shards: Shards::new(if open.is_cpu { cores } else { 1 })?,
         };
         if let (None, Some(folder)) = (this.calibration, &folder) {
-            this.calibrate(folder, &card.origin, card.step)?;
+            this.calibrate(folder, pack.as_ref(), &card.origin, card.step)?;
         } else if this.calibration.is_none() {
-            this.remark = "the weights file has no temperature: probabilities are not calibrated".into();
+            this.remarks.push("the weights file has no temperature: probabilities are not calibrated".into());
         }
         Ok(this)
     }
 
-    fn calibrate(&mut self, folder: &RunFolder, stage: &str, step: u64) -> Result<()> {
-        let pack = Manifest::read(folder)?.data.map(|data| data.pack);
-        let Some(pack) = pack.filter(|pack| Path::new(pack).exists()) else {
-            self.remark = "the run's pack is gone: probabilities are not calibrated".into();
+    fn calibrate(&mut self, folder: &RunFolder, pack: Option<&Pack>, stage: &str, step: u64) -> Result<()> {
+        let Some(pack) = pack else {
+            self.remarks.push("without the run's pack there is no temperature: probabilities are not calibrated".into());
             return Ok(());
         };
-        let pack = Pack::open(Path::new(&pack))?;
-        same_classes(&self.classes, &format!("pack {}", pack.path().display()), &pack.protocol().classes)?;
-        self.calibration = calibration::fitted(&self.model, &pack, &self.settings, &self.shards)?;
+        self.calibration = calibration::fitted(&self.model, pack, &self.settings, &self.shards)?;
         let Some(fitted) = self.calibration else {
-            self.remark = "the run's pack has too few labelled valid faces: probabilities are not calibrated".into();
+            self.remarks.push("the run's pack has too few labelled valid faces: probabilities are not calibrated".into());
             return Ok(());
         };
         if let Err(e) = calibration::write(folder, stage, step, fitted) {
-            self.remark = format!("the temperature could not be kept: {}", crate::failure::one_line(&e));
+            self.remarks.push(format!("the temperature could not be kept: {}", crate::failure::one_line(&e)));
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::usage;
 use crate::weights::same_classes;
 use anyhow::{Context, Result};
 use burn::module::Module;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What is to be measured on what.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +38,8 @@ pub struct Trial {
     pub pack: Pack,
     /// Positions of the split's labelled faces in the pack.
     pub faces: Vec<usize>,
+    /// What the user has to know of it: which damaged checkpoints were passed over.
+    pub remarks: Vec<String>,
     model: Classifier,
     settings: Settings,
     shards: Shards,
@@ -45,19 +47,24 @@ pub struct Trial {
 
 impl Trial {
     /// # Errors
-    /// No such checkpoint, another order of classes, or no labelled face in the split.
+    /// No such checkpoint, another order of classes, no labelled face in the split, or a pack of the run's own that was changed since.
     pub fn open(request: Request) -> Result<Self> {
         let folder = RunFolder::open(request.run)?;
-        let checkpoint = find_checkpoint(&folder, request.which, request.best)?;
-        let path = match request.data {
-            Some(path) => path.to_path_buf(),
-            None => PathBuf::from(&Manifest::read(&folder)?.data.context("the run names no pack; give one with --data")?.pack),
+        let (checkpoint, remarks) = find_checkpoint(&folder, request.which, request.best)?;
+        let pack = match request.data {
+            Some(path) => Pack::open(path)?,
+            None => {
+                let data = Manifest::read(&folder)?.data.context("the run names no pack; give one with --data")?;
+                let pack = Pack::open(&data.place(&folder))?;
+                data.refuse_changed(&pack, &format!("--data {} measures on it as on any other pack", pack.path().display()))?;
+                pack
+            }
         };
-        let pack = Pack::open(&path)?;
-        same_classes(&checkpoint.state.classes, &format!("pack {}", path.display()), &pack.protocol().classes)?;
+        let path = pack.path().display();
+        same_classes(&checkpoint.state.classes, &format!("pack {path}"), &pack.protocol().classes)?;
         let faces = scored_faces(&pack, request.split);
         if faces.is_empty() {
-            usage!("pack {} has no labelled faces in its {} split", path.display(), request.split);
+            usage!("pack {path} has no labelled faces in its {} split", request.split);
         }
         let open = device::open(request.device)?;
         let (model, resolved) = load::classifier(&checkpoint, &request.run.display().to_string(), &open.device)?;
@@ -65,7 +72,7 @@ impl Trial {
         settings.run.evaluate_flip |= request.flip;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shards = Shards::new(if open.is_cpu { cores } else { 1 })?;
-        Ok(Self { state: checkpoint.state, pack, faces, model: model.valid(), settings, shards })
+        Ok(Self { state: checkpoint.state, pack, faces, remarks, model: model.valid(), settings, shards })
     }
 
     /// The faces' given labels.

@@ -11,7 +11,7 @@ use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
 use image::{DynamicImage, GrayImage, RgbImage};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Longest side of a face, in pixels: enough for a dense screen.
 const FACE: u32 = 120;
@@ -32,12 +32,7 @@ impl Faces {
             return Self::none("the manifest names no pack");
         };
         let open = || -> Result<_> {
-            let mut path = PathBuf::from(&data.pack);
-            // A run that was moved together with its pack.
-            let beside = record.folder.path().join(path.file_name().unwrap_or_default());
-            if !path.is_file() && beside.is_file() {
-                path = beside;
-            }
+            let path = data.place(&record.folder);
             let pack = Pack::open(&path)?;
             if pack.hash() != data.pack_hash {
                 bail!("{} is not the pack that the run was trained on: its hash differs", path.display());

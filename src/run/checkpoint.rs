@@ -222,17 +222,27 @@ pub fn newest(folder: &RunFolder, stage: &str, mut warn: impl FnMut(String)) -> 
     Ok(None)
 }
 
-/// The checkpoint of a stage with the highest validation score, the earliest of equal ones; none where none was scored.
-pub fn best(folder: &RunFolder, stage: &str) -> Result<Option<PathBuf>> {
-    let scored = list(folder, stage)?.into_iter().filter_map(|path| Some((State::read(&path).ok()?.score?, path)));
-    Ok(scored.filter(|(score, _)| !score.is_nan()).reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|best| best.1))
+/// The checkpoint of a stage with the highest validation score, the earliest of equal ones; none where none was scored. Damaged ones are
+/// reported through `warn` and passed over.
+pub fn best(folder: &RunFolder, stage: &str, mut warn: impl FnMut(String)) -> Result<Option<PathBuf>> {
+    let mut best: Option<(f64, PathBuf)> = None;
+    for path in list(folder, stage)? {
+        match State::read(&path) {
+            Ok(state) => {
+                let score = state.score.filter(|score| best.as_ref().map_or(!score.is_nan(), |(most, _)| score > most));
+                best = score.map(|score| (score, path)).or(best);
+            }
+            Err(e) => warn(format!("{}; choosing the best of the others", crate::failure::one_line(&e))),
+        }
+    }
+    Ok(best.map(|(_, path)| path))
 }
 
 /// Removes all checkpoints of a stage but the newest `keep`, the best one, and those that end an epoch which is a multiple of `every` (0:
 /// none of them).
 pub fn retain(folder: &RunFolder, stage: &str, keep: usize, every: u64) -> Result<()> {
     let all = list(folder, stage)?;
-    let best = best(folder, stage)?;
+    let best = best(folder, stage, |_| {})?;
     for path in &all[..all.len().saturating_sub(keep)] {
         let for_good = || every > 0 && State::read(path).is_ok_and(|s| s.epoch.is_some_and(|epoch| epoch.is_multiple_of(every)));
         if best.as_ref() != Some(path) && !for_good() {
@@ -309,10 +319,16 @@ mod tests {
         };
         retain(&folder, "finetune/pll", KEEP, 4).unwrap();
         assert_eq!(steps(), [20, 40, 80, 90, 100]);
-        assert_eq!(best(&folder, "finetune/pll").unwrap().unwrap(), folder.checkpoints().join(file_name("finetune/pll", 20)));
+        let at = |step| Some(folder.checkpoints().join(file_name("finetune/pll", step)));
+        assert_eq!(best(&folder, "finetune/pll", |w| panic!("{w}")).unwrap(), at(20));
         retain(&folder, "finetune/pll", 1, 0).unwrap();
         assert_eq!(steps(), [20, 100]);
-        assert_eq!(best(&folder, "finetune/ce").unwrap(), None);
+        assert_eq!(best(&folder, "finetune/ce", |w| panic!("{w}")).unwrap(), None);
+        // Another one is not taken for the best in silence.
+        std::fs::write(at(20).unwrap(), "torn").unwrap();
+        let mut warnings = Vec::new();
+        assert_eq!(best(&folder, "finetune/pll", |w| warnings.push(w)).unwrap(), at(100));
+        assert!(warnings.len() == 1 && warnings[0].contains("finetune-pll-00000020.ckpt"), "{warnings:?}");
     }
 
     #[test]

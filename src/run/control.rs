@@ -74,6 +74,11 @@ impl Control {
         if self.stopping() { Err(Stopped.into()) } else { Ok(()) }
     }
 
+    /// A run begins: what one before it in this process came to does not count.
+    pub fn begin(&self) {
+        self.0.ending.store(false, Ordering::SeqCst);
+    }
+
     /// The work says that it has come to its end, of whatever kind: from now on it is only saved.
     pub fn end(&self) {
         self.0.ending.store(true, Ordering::SeqCst);

@@ -27,8 +27,8 @@ impl fmt::Display for Difference {
 const UNRECORDED: &str = "not recorded";
 /// Fields of a device on which no result depends: where it sits, how large it is, how many cores are left to other threads.
 const PLACE: [&str; 7] = ["index", "pci", "memory", "cores", "largest_buffer", "largest_storage_binding", "refused"];
-/// Settings that stand in the manifest as what they came to.
-const SETTLED: [&str; 4] = ["run.threads", "run.workers", "run.precision", "run.kernels"];
+/// Settings of the machine, not of the run: they stand in the manifest as what they came to.
+pub const SETTLED: [&str; 4] = ["run.threads", "run.workers", "run.precision", "run.kernels"];
 
 /// What [`program`] gives.
 const PROGRAM: [&str; 4] = ["burn", "libraries (hash of the lock file)", "built for", "program (checksum and length)"];
@@ -63,6 +63,9 @@ pub fn differences(then: &Manifest, now: &Manifest) -> Vec<Difference> {
     for key in names(&then.settings, &now.settings).into_iter().filter(|key| !SETTLED.contains(key)) {
         let value = |m: &Manifest| m.settings.get(key).map_or("no such setting".into(), |s| shown(&s.value));
         found.compare(key, true, Some(&value(then)), Some(&value(now)));
+    }
+    for text in &then.changes {
+        found.0.push(Difference { what: "changed by a resume".into(), then: text.clone(), now: "nothing".into(), matters: true });
     }
     found.0
 }
@@ -134,6 +137,7 @@ mod tests {
         (now.workers, now.threads) = (Some(3), Some(4));
         now.inputs.set("from", "b".into());
         now.input_hashes.set("from", "0123".into());
+        then.changes.push("threads from 1 to 2".into());
         let found = differences(&then, &now);
         let said: Vec<String> = found.iter().map(Difference::to_string).collect();
         let has = |text: &str| assert!(said.iter().any(|line| line == text), "no `{text}` in {said:#?}");
@@ -144,8 +148,9 @@ mod tests {
         has("--from (hash): not recorded then, 0123 now");
         has("vit.dim: 16 then, 32 now");
         has("vit.gone: 1 then, no such setting now");
+        has("changed by a resume: threads from 1 to 2 then, nothing now");
         assert!(said.iter().any(|line| line.starts_with("burn: not recorded then")));
-        assert_eq!(said.len(), 11, "{said:#?}");
+        assert_eq!(said.len(), 12, "{said:#?}");
     }
 
     #[test]

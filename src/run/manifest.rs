@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io::Write;
+use std::path::PathBuf;
 
 /// The command as it was typed, under the program's own name: where that lies is of no use to anyone else.
 pub fn command_line() -> Vec<String> {
@@ -66,6 +67,10 @@ pub struct Manifest {
     /// What was in them: a [`fingerprint`] of the weights or the file.
     #[serde(default, skip_serializing_if = "Ordered::is_empty")]
     pub input_hashes: Ordered<String>,
+    /// What a resume did otherwise than the run before it, of that on which results depend, in words: `threads from 2 to 3`. `device`,
+    /// `threads` and `workers` are those of the last session.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<Finished>,
 }
@@ -136,6 +141,24 @@ impl Data {
         }
     }
 
+    /// Where the pack of the run in `folder` lies: where the manifest says, or else in the run's folder, with which it may have been moved.
+    pub fn place(&self, folder: &RunFolder) -> PathBuf {
+        let recorded = PathBuf::from(&self.pack);
+        let beside = folder.path().join(recorded.file_name().unwrap_or_default());
+        if !recorded.is_file() && beside.is_file() { beside } else { recorded }
+    }
+
+    /// Refuses a pack at the run's own place that is not the one that the run was trained on; `remedy` says how to go on.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::failure::Usage) where its hash differs.
+    pub fn refuse_changed(&self, pack: &Pack, remedy: &str) -> Result<()> {
+        if pack.hash() != self.pack_hash {
+            usage!("pack {} was changed since the run was trained on it (its hash differs); {remedy}", pack.path().display());
+        }
+        Ok(())
+    }
+
     /// Whether held-out faces stand among the training faces, in words.
     pub fn leaks_in_words(&self) -> String {
         match &self.leaks {
@@ -172,6 +195,7 @@ impl Manifest {
             generator: None,
             inputs: Ordered::default(),
             input_hashes: Ordered::default(),
+            changes: Vec::new(),
             finished: None,
         }
     }
@@ -212,8 +236,10 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::{PackWriter, generated};
     use serde_json::json;
     use std::fs;
+    use std::path::Path;
 
     #[test]
     fn round_trip_keeps_the_order_of_settings() {
@@ -234,5 +260,30 @@ mod tests {
         assert_eq!(back.program.unwrap().burn, pinned);
         fs::write(folder.manifest(), r#"{"format": 9}"#).unwrap();
         assert_eq!(crate::failure::exit_code(&Manifest::read(&folder).unwrap_err()), 2);
+    }
+
+    #[test]
+    fn a_pack_that_moved_with_its_run_is_found_and_another_one_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(&root.path().join("run")).unwrap();
+        let write = |path: &Path, provenance: Value, faces: usize| {
+            let mut writer = PackWriter::create(path, generated::protocol()).unwrap();
+            generated::generate(&GeneratorConfig { train: faces, valid: 0, test: 0, size: 32, ..Default::default() }, &mut writer).unwrap();
+            writer.finish(provenance).unwrap();
+            Pack::open(path).unwrap()
+        };
+        let (first, beside) = (root.path().join("faces.moue"), folder.path().join("faces.moue"));
+        let data = Data::of(&write(&first, json!({}), 3));
+        assert_eq!(data.place(&folder), first);
+        fs::rename(&first, &beside).unwrap();
+        assert_eq!(data.place(&folder), beside);
+        data.refuse_changed(&Pack::open(&beside).unwrap(), "").unwrap();
+        // What is said of the faces may change, the faces may not.
+        data.refuse_changed(&write(&beside, json!({"note": 1}), 3), "").unwrap();
+        let error = data.refuse_changed(&write(&beside, json!({}), 4), "--data reads it").unwrap_err();
+        assert!(crate::failure::exit_code(&error) == 2 && error.to_string().ends_with("; --data reads it"), "{error}");
+        // One that is nowhere is named where it was.
+        fs::remove_file(&beside).unwrap();
+        assert_eq!(data.place(&folder), first);
     }
 }

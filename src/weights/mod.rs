@@ -30,11 +30,12 @@ pub use layout::Layout;
 
 use crate::config::{Origin, Resolved};
 use crate::dataset::Protocol;
+use crate::dataset::protocol::check_text;
 use crate::eval::calibration::Calibration;
 use crate::run::checkpoint::State;
 use crate::transform::prepare::Preparation;
 use crate::usage;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -131,6 +132,7 @@ impl Card {
         if card.protocol.as_ref().is_some_and(|p| p.classes != card.classes) {
             bail!("its classes are not those of its label protocol");
         }
+        card.classes.iter().try_for_each(|name| check_text(name).context("a class"))?;
         Ok(card)
     }
 }

@@ -4,6 +4,8 @@ use crate::targets::samples::{self, FERPLUS, gz, npy, picture, pytorch_with, wri
 use crate::tried;
 use image::ImageFormat;
 use moue::config::{Origin, Resolved};
+use moue::dashboard::app::App;
+use moue::dashboard::theme::{Theme, ThemeName};
 use moue::dataset::import::{self, Options, affectnet, ferplus, folder};
 use moue::dataset::landmarks::Landmarks;
 use moue::dataset::votes::Rule;
@@ -12,7 +14,10 @@ use moue::failure::{exit_code, one_line};
 use moue::labels::Candidates;
 use moue::run::checkpoint::Checkpoint;
 use moue::run::{EventReader, Manifest, Predictions, RunSummary, metrics};
-use moue::weights::TensorFile;
+use moue::weights::file::{Named, write};
+use moue::weights::{Card, TensorFile};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -239,6 +244,39 @@ fn texts_may_not_be_deep_or_long() {
 fn scalars(names: std::ops::Range<usize>) -> String {
     let numbers: Vec<String> = names.map(|i| format!("\"n{i}\":1")).collect();
     format!("{{\"v\":102,\"t\":1.0,\"stage\":\"finetune\",\"step\":1,\"epoch\":1.0,\"body\":{{\"scalars\":{{{}}}}}}}\n", numbers.join(","))
+}
+
+/// A curve between far steps has more dots than can be walked.
+#[test]
+fn steps_may_be_any_numbers() {
+    let place = Place::new();
+    let run = samples::write_run(place.0.path());
+    let steps = [1_000_000_000_000_000_000, 1, u64::MAX, 7];
+    let line = |step: u64| scalars(0..1).replace("\"n0\":1", "\"loss\":0.5").replace("\"step\":1,", &format!("\"step\":{step},"));
+    fs::write(run.events(), steps.map(line).concat()).unwrap();
+    tried("far steps", || {
+        let app = App::open(place.0.path(), "run", Theme::new(ThemeName::Dark, false)).unwrap();
+        let mut buffer = Buffer::empty(Rect::new(0, 0, 120, 40));
+        app.draw(buffer.area, &mut buffer);
+        let frame = moue::dashboard::picture::text(&buffer);
+        assert!(frame.contains("step 7/0"), "{frame}");
+    });
+}
+
+#[test]
+fn classes_of_weights_have_names_that_may_be_printed() {
+    let place = Place::new();
+    let path = place.path("w.safetensors");
+    let tensors = [Named { name: "encoder.norm.gamma".into(), shape: vec![1], values: vec![1.0] }];
+    for (class, wrong) in [("calm", false), ("calm\u{1b}[2J", true), ("ca\u{9b}lm", true)] {
+        let card = Card { classes: vec![class.into(), "glad".into()], ..Card::imported("a test", &Resolved::default()) };
+        write(&path, &tensors, &card).unwrap();
+        if wrong {
+            assert!(refused(class, || TensorFile::open(&path)).contains("control character"));
+        } else {
+            tried(class, || TensorFile::open(&path)).unwrap();
+        }
+    }
 }
 
 #[test]

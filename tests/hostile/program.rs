@@ -3,7 +3,13 @@
 use crate::mutate::mutated;
 use crate::targets::samples::{self, Sample};
 use crate::{memory, tried_within};
+#[cfg(feature = "train")]
+use moue::config::Resolved;
 use moue::dataset::Pack;
+#[cfg(feature = "train")]
+use moue::weights::Card;
+#[cfg(feature = "train")]
+use moue::weights::file::{Named, write};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -145,4 +151,36 @@ fn the_program_ends_by_itself() {
         }
     }
     memory::check("the program's tests");
+}
+
+/// What others call things is printed without what could move the cursor or clear the screen.
+#[test]
+fn names_do_not_steer_the_terminal() {
+    let root = tempfile::tempdir().unwrap();
+    let run = samples::write_run(root.path());
+    // What would be held against the other files' names is gone.
+    [run.path().join("f.moue"), run.history("pll")].iter().for_each(|path| fs::remove_file(path).unwrap());
+    let renamed = |path: &Path, from: &str, to: &str| fs::write(path, fs::read_to_string(path).unwrap().replace(from, to)).unwrap();
+    renamed(&run.manifest(), "\"calm\"", "\"calm\\u001b[2J\"");
+    for table in [run.predictions("pll"), run.labels()] {
+        renamed(&table, "calm", "calm\u{1b}[2J");
+        renamed(&table, "f0", "f0\u{9b}2J");
+    }
+    let printed = |words: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_moue")).args(words).current_dir(root.path()).stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{words:?}: {said:?}");
+        said
+    };
+    let said = printed(&["audit", "run"]);
+    assert!(said.contains("f0 2J") && said.contains("calm [2J"), "{said}");
+    #[cfg(feature = "train")]
+    {
+        let path = root.path().join("w.safetensors");
+        let tensor = |name: &str| Named { name: name.into(), shape: vec![1], values: vec![1.0] };
+        let tensors = ["p\u{1b}[2J.encoder.patch_embed.weight", "p\u{1b}[2J.encoder.x\u{9b}2J"].map(tensor);
+        write(&path, &tensors, &Card::imported("a\u{7f} test", &Resolved::default())).unwrap();
+        let said = printed(&["import-weights", "w.safetensors", "--set", "vit.dim=48", "--set", "vit.depth=1", "--set", "data.size=32"]);
+        assert!(said.contains("names after `p [2J.`") && said.contains("encoder.x 2J") && said.contains("a  test"), "{said}");
+    }
 }

@@ -110,6 +110,27 @@ fn several_runs_stand_side_by_side() {
     assert!(output.status.code() == Some(2) && text(&output.stderr).contains("named twice"), "{}", text(&output.stderr));
 }
 
+/// A run that was cut off before its test has figures of other faces: nothing to be held against a finished one's.
+#[test]
+fn runs_are_compared_on_the_same_split() {
+    let root = tempfile::tempdir().unwrap();
+    let pack = generated(root.path());
+    let bare = Sample { history: false, predictions: false, pretrained: false, ..Sample::new("finished") };
+    bare.write(root.path(), &pack);
+    Sample { name: "cut", tested: false, outcome: None, ..bare }.write(root.path(), &pack);
+    assert!(report(root.path(), &["cut"]).contains(" of the valid faces"));
+    for order in [["finished", "cut"], ["cut", "finished"]] {
+        let page = report(root.path(), &order);
+        let part = |from: &str, to: &str| page.split_once(from).unwrap().1.split_once(to).unwrap().0;
+        let left_out = "Left out, for they were not measured on test faces: cut.";
+        let lede = part("Most accurate: ", "</p>");
+        assert!(lede.contains(" of finished, ") && lede.contains(" of the test faces") && lede.contains(left_out), "{lede}");
+        let figure = part("<title id=\"results-title\">", "</svg>");
+        assert!(figure.contains("finished: partial labels") && !figure.contains("cut: partial labels"), "{figure}");
+        assert!(figure.contains(left_out) && page.matches(left_out).count() == 3, "in the sentence, the figure and its caption");
+    }
+}
+
 #[test]
 fn runs_that_say_little_get_a_page_that_says_what_is_missing() {
     let root = tempfile::tempdir().unwrap();

@@ -19,6 +19,8 @@ pub struct Sample {
     pub history: bool,
     pub predictions: bool,
     pub diverges: bool,
+    /// Whether it came to measure itself on the test split.
+    pub tested: bool,
     pub outcome: Option<Outcome>,
     pub classes: Vec<String>,
 }
@@ -36,6 +38,7 @@ impl Sample {
             history: true,
             predictions: true,
             diverges: false,
+            tested: true,
             outcome,
             classes,
         }
@@ -83,7 +86,7 @@ impl Sample {
                     self.tell_confidences(at, epoch, &train, &events);
                 }
                 self.tell_scores(at, epoch, Split::Valid, &events);
-                if epoch == self.epochs {
+                if epoch == self.epochs && self.tested {
                     self.tell_scores(at, epoch, Split::Test, &events);
                 }
             });

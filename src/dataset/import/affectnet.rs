@@ -4,7 +4,7 @@
 //! dropped and counted. The published validation set serves as the test set in all comparisons, so it is imported as test.
 
 use super::table::{Place, Row, Separator, Table, clip};
-use super::{Ids, Item, Listing, Origin, must_exist, npy, plain_name};
+use super::{Ids, Item, Listing, Origin, fit_for_id, must_exist, npy, plain_name};
 use crate::dataset::{Class, Face, Protocol, Split};
 use crate::usage;
 use anyhow::{Context, Result, anyhow, bail};
@@ -164,6 +164,7 @@ fn numbered_pictures(folder: &Path) -> Result<Vec<(u64, String, PathBuf)>> {
             continue;
         };
         if crate::dataset::picture::EXTENSIONS.contains(&ending.to_ascii_lowercase().as_str()) {
+            let stem = fit_for_id(stem, folder.display())?;
             found.push((stem.parse().unwrap_or(u64::MAX), stem.to_owned(), path.clone()));
         }
     }
@@ -174,6 +175,17 @@ fn numbered_pictures(folder: &Path) -> Result<Vec<(u64, String, PathBuf)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn a_picture_with_an_odd_name_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("1.png"), "").unwrap();
+        assert_eq!(numbered_pictures(folder.path()).unwrap().len(), 1);
+        std::fs::write(folder.path().join("2\u{1b}.png"), "").unwrap();
+        let said = format!("{:#}", numbered_pictures(folder.path()).unwrap_err());
+        assert!(said.contains("rename this picture: `2\\u{1b}`"), "{said}");
+    }
 
     #[test]
     fn ids_outside_the_card_are_counted_and_others_refused() {

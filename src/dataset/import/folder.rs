@@ -7,7 +7,7 @@
 mod annotations;
 
 use super::table::{Place, Separator, Table, clip};
-use super::{Ids, Item, Listing, Origin, must_exist, plain_name};
+use super::{Ids, Item, Listing, Origin, fit_for_id, must_exist, plain_name};
 use crate::dataset::picture;
 use crate::dataset::votes::Rule;
 use crate::dataset::{Class, Face, Protocol, Split};
@@ -202,7 +202,7 @@ fn list_folders(source: &Path, request: &Request) -> Result<Listing> {
                     listing.count_dropped("file in a class folder whose name is no picture's");
                     continue;
                 }
-                let mut face = Face::new(format!("{prefix}{class}/{file}"), split);
+                let mut face = Face::new(format!("{prefix}{class}/{}", fit_for_id(&file, folder.display())?), split);
                 face.label = Some(meaning[&class]);
                 let place = Place { file: folder.display().to_string().into(), line: 0 };
                 listing.items.push(Item::new(face, Origin::File(path), place));
@@ -385,6 +385,22 @@ mod tests {
         let named = read_names(&set(&["2", "1"]), Some(&owned(&["a", "b"])), "x").unwrap();
         assert_eq!((named["1"], named["2"]), (0, 1));
         assert!(read_names(&set(&["1", "happy"]), None, "x").is_err());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_picture_with_an_odd_name_is_told_and_no_other_file() {
+        let root = tempfile::tempdir().unwrap();
+        for class in ["glad", "sad"] {
+            std::fs::create_dir(root.path().join(class)).unwrap();
+            std::fs::write(root.path().join(class).join("a.png"), "").unwrap();
+        }
+        // As macOS leaves them.
+        std::fs::write(root.path().join("sad/Icon\r"), "").unwrap();
+        assert_eq!(list(root.path(), &Request::default()).unwrap().items.len(), 2);
+        std::fs::write(root.path().join("sad/b\r.png"), "").unwrap();
+        let said = crate::failure::one_line(&list(root.path(), &Request::default()).unwrap_err());
+        assert!(said.contains("/sad: rename this picture: `b\\r.png` holds a control character"), "{said}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub use table::Place;
 use super::leaks::{self, Print};
 use super::pack::{MAX_SIDE, PackWriter};
 use super::picture::{self, MAX_FILE};
+use super::protocol::check_text;
 use super::{Class, Face, Pixels, Protocol, Split};
 use crate::failure::Usage;
 use crate::limits::{self, AtMost};
@@ -29,6 +30,7 @@ use crate::usage;
 use anyhow::{Context, Result, anyhow, bail};
 use fast_image_resize::Resizer;
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, IsTerminal, Read};
 use std::path::{Path, PathBuf};
@@ -164,12 +166,18 @@ pub(crate) fn must_exist(path: &Path) -> Result<()> {
     }
 }
 
-/// A file name from a label file: inside its folder, nowhere else.
+/// A file name from a label file: inside its folder, nowhere else, and fit for an id.
 pub(crate) fn plain_name<'a>(name: &'a str, place: &Place) -> Result<&'a str> {
-    let inside = |part: &str| !part.is_empty() && part != ".." && part != "." && !part.contains([':', '\0']);
+    let inside = |part: &str| !part.is_empty() && part != ".." && part != "." && !part.contains(':');
     if !name.split(['/', '\\']).all(inside) {
         bail!("{place}: `{}` is no file name inside the picture folder", table::clip(name));
     }
+    fit_for_id(name, place)
+}
+
+/// A picture's name, of which its face's id is made; `place` is where it was found.
+pub(crate) fn fit_for_id(name: &str, place: impl fmt::Display) -> Result<&str> {
+    check_text(name).with_context(|| format!("{place}: rename this picture"))?;
     Ok(name)
 }
 
@@ -411,6 +419,21 @@ impl Drop for Progress {
     fn drop(&mut self) {
         if self.shown {
             eprintln!();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_pictures_are_fit_for_ids() {
+        let place = Place { file: "votes.csv".into(), line: 2 };
+        assert_eq!(plain_name("happy/ä b.png", &place).unwrap(), "happy/ä b.png");
+        for name in ["a\u{1b}[2J.png", "a\0.png", "a/\u{9b}.png", "a\tb.png"] {
+            let said = crate::failure::one_line(&plain_name(name, &place).unwrap_err());
+            assert!(said.starts_with("votes.csv line 2: rename") && said.contains("control character"), "{said}");
         }
     }
 }

@@ -179,15 +179,19 @@ vectorised! {
         let width = gamma.len();
         let (of_gamma, of_beta) = (&mut of_gamma[..width], &mut of_beta[..width]);
         let (mut normal, mut scaled) = (vec![0.0; width], vec![0.0; width]);
+        let (normal, scaled) = (&mut normal[..width], &mut scaled[..width]);
         for ((row, g), out) in rows.chunks_exact(width).zip(gradients.chunks_exact(width)).zip(out.chunks_exact_mut(width)) {
             let (mean, scale) = moments(row, epsilon);
+            // Two loops over few slices each: a compiler that has to look at more of them gives up on doing many values at once.
             for i in 0..width {
                 normal[i] = (row[i] - mean) * scale;
                 scaled[i] = g[i] * gamma[i];
+            }
+            for i in 0..width {
                 of_gamma[i] += g[i] * normal[i];
                 of_beta[i] += g[i];
             }
-            let (first, second) = (sum(&scaled) / width as f32, dot(&scaled, &normal) / width as f32);
+            let (first, second) = (sum(scaled) / width as f32, dot(scaled, normal) / width as f32);
             for i in 0..width {
                 out[i].write(scale * (scaled[i] - first - normal[i] * second));
             }

@@ -24,17 +24,42 @@ struct Pair {
     accuracy: Difference,
 }
 
+/// The split on which runs are compared: figures of different faces say nothing about each other. Test comes before validation.
+fn compared(rows: &[Row]) -> Option<Split> {
+    rows.iter().map(|r| r.split).max()
+}
+
+/// Which runs have no figure of a split, in a sentence; empty where all have one.
+fn left_out(runs: &[Run], rows: &[Row], split: Split) -> String {
+    let has = |run: usize| rows.iter().any(|r| r.run == run && r.split == split);
+    let others: Vec<&str> = (0..runs.len()).filter(|&i| !has(i)).map(|i| runs[i].record.name.as_str()).collect();
+    if others.is_empty() { String::new() } else { format!("Left out, for they were not measured on {split} faces: {}.", others.join(", ")) }
+}
+
 pub fn intervals(runs: &[Run], rows: &[Row]) -> Option<Figure> {
     let several = runs.len() > 1;
-    let split = rows.first()?.split;
+    let split = compared(rows)?;
     let line = |row: &Row| {
         let name = if several { format!("{}: {}", runs[row.run].record.name, row.title) } else { row.title.clone() };
         intervals::Line { name, plain: row.plain, value: row.accuracy.value, interval: row.accuracy.interval }
     };
-    let lines: Vec<intervals::Line> = rows.iter().filter(|r| r.split == split).map(line).collect();
-    let gaps: Vec<usize> = (1..lines.len()).filter(|&i| rows[i].run != rows[i - 1].run).collect();
+    let shown: Vec<&Row> = rows.iter().filter(|r| r.split == split).collect();
+    let lines: Vec<intervals::Line> = shown.iter().copied().map(line).collect();
+    let gaps: Vec<usize> = (1..shown.len()).filter(|&i| shown[i].run != shown[i - 1].run).collect();
     let measure = format!("{split} accuracy, %, with 95 % interval over faces");
-    Some(intervals::draw("results".into(), "Accuracy and how sure it is".into(), &measure, &lines, &gaps))
+    let mut figure = intervals::draw("results".into(), "Accuracy and how sure it is".into(), &measure, &lines, &gaps);
+    let others = left_out(runs, rows, split);
+    if !others.is_empty() {
+        figure.description += &format!(" {others}");
+    }
+    Some(figure)
+}
+
+/// The best of those rows that can be compared.
+fn most_accurate(rows: &[Row]) -> Option<&Row> {
+    let split = compared(rows)?;
+    let comparable = rows.iter().filter(|r| r.split == split && !r.accuracy.value.is_nan());
+    comparable.max_by(|a, b| a.accuracy.value.total_cmp(&b.accuracy.value))
 }
 
 /// The page in one sentence.
@@ -59,10 +84,11 @@ pub fn lede(report: &Report) -> Markup {
                 (None, None) => p class="lede" { "Nothing has been measured on faces that were not trained on." },
                 _ => p class="lede" { "An accuracy of this run is not a number." },
             }
-        } @else if let Some(best) = report.rows.iter().filter(|r| !r.accuracy.value.is_nan()).max_by(|a, b| a.accuracy.value.total_cmp(&b.accuracy.value)) {
+        } @else if let Some(best) = most_accurate(&report.rows) {
             p class="lede" {
                 "Most accurate: " (best.title) " of " (report.runs[best.run].record.name) ", " (told(&best.accuracy))
-                " of the " (best.split) " faces. All figures of one kind have the same scale."
+                " of the " (best.split) " faces. All figures of one kind have the same scale. "
+                (left_out(&report.runs, &report.rows, best.split))
             }
         }
     }
@@ -85,6 +111,7 @@ pub fn section(report: &Report) -> Markup {
                             figcaption {
                                 "Filled: objectives that use the ambiguity; hollow: plain cross-entropy. Intervals: bootstrap over faces, 1000 \
                                  resamples. They tell how much other faces would change a figure, not how much another seed would."
+                                @if let Some(split) = compared(&report.rows) { " " (left_out(&report.runs, &report.rows, split)) }
                             }
                         }
                     }
