@@ -4,8 +4,8 @@
 // values as they lie in memory, and what a subgroup does with 16 x 16 of them is written before this (product/matrices.wgsl, or
 // product/emulated.wgsl for tests).
 //
-// A workgroup makes 256 x 128 values of C from slices of 32 along K, which lie in workgroup memory: while one is multiplied, the next is on its
-// way through registers. Each of its eight subgroups of 32 lanes makes 64 x 64 of them. K may be cut into `splits` parts with a C each,
+// A workgroup makes 256 x 128 values of C from slices of 32 along K, which lie in workgroup memory: while one is multiplied, the next is on
+// its way through registers. Each of its eight subgroups of 32 lanes makes 64 x 64 of them. K may be cut into `splits` parts with a C each,
 // which somebody else adds up.
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -42,21 +42,88 @@ struct Pair {
     y: Stored,
 }
 
-// Zero where `present` is not.
-fn left_pair(present: bool, at: u32) -> Pair {
-    var pair = Pair();
-    if present {
-        pair = Pair(left[at], left[at + 1u]);
-    }
-    return pair;
+// What a lane brings of a slice: four eights of A and two of B.
+struct Eights {
+    a0: Pair,
+    a1: Pair,
+    a2: Pair,
+    a3: Pair,
+    b0: Pair,
+    b1: Pair,
 }
 
-fn right_pair(present: bool, at: u32) -> Pair {
-    var pair = Pair();
+// Of each of a lane's eights: its distance along K, its column if it is of B, and, in fours, where it begins in the tile and, for the
+// beginning of K, in memory.
+struct Places {
+    along_a: vec4<u32>,
+    along_b: vec2<u32>,
+    column_b: vec2<u32>,
+    tile_a: vec4<u32>,
+    tile_b: vec2<u32>,
+    at_a: vec4<u32>,
+    at_b: vec2<u32>,
+    // Where K ends, and the last distances along it at which eights begin.
+    k_end: u32,
+    last_a: u32,
+    last_b: u32,
+}
+
+// The 64 x 64 values of C that a subgroup makes.
+var<private> c00: FragmentC;
+var<private> c01: FragmentC;
+var<private> c02: FragmentC;
+var<private> c03: FragmentC;
+var<private> c10: FragmentC;
+var<private> c11: FragmentC;
+var<private> c12: FragmentC;
+var<private> c13: FragmentC;
+var<private> c20: FragmentC;
+var<private> c21: FragmentC;
+var<private> c22: FragmentC;
+var<private> c23: FragmentC;
+var<private> c30: FragmentC;
+var<private> c31: FragmentC;
+var<private> c32: FragmentC;
+var<private> c33: FragmentC;
+
+fn left_pair(at: u32) -> Pair {
+    return Pair(left[at], left[at + 1u]);
+}
+
+fn right_pair(at: u32) -> Pair {
+    return Pair(right[at], right[at + 1u]);
+}
+
+// The eights of the slice at `k`. Beyond the last ones these are read once more: a condition around a load keeps drivers from having many
+// of them under way.
+fn fetch(places: Places, k: u32) -> Eights {
+    let along_a = min(k + places.along_a, vec4<u32>(places.last_a));
+    let along_b = min(k + places.along_b, vec2<u32>(places.last_b));
+    let a = places.at_a + select(along_a / 4u, along_a * params.row_a / 4u, TURN_A);
+    let b = places.at_b + select(along_b * params.row_b / 4u, along_b / 4u, TURN_B);
+    return Eights(left_pair(a.x), left_pair(a.y), left_pair(a.z), left_pair(a.w), right_pair(b.x), right_pair(b.y));
+}
+
+fn zero_unless(present: bool, pair: Pair) -> Pair {
     if present {
-        pair = Pair(right[at], right[at + 1u]);
+        return pair;
     }
-    return pair;
+    return Pair();
+}
+
+// With zero for what lies behind the end of K, and for columns of B from N on. Rows of A from M on do not matter: those of C are not
+// written.
+fn cut(eights: Eights, places: Places, k: u32) -> Eights {
+    let a = k + places.along_a < vec4<u32>(places.k_end);
+    let b = (k + places.along_b < vec2<u32>(places.k_end)) & (places.column_b < vec2<u32>(params.n));
+    return Eights(
+        zero_unless(a.x, eights.a0),
+        zero_unless(a.y, eights.a1),
+        zero_unless(a.z, eights.a2),
+        zero_unless(a.w, eights.a3),
+        zero_unless(b.x, eights.b0),
+        zero_unless(b.y, eights.b1),
+    );
 }
 
 fn put_a(at: u32, pair: Pair) {
@@ -69,6 +136,15 @@ fn put_b(at: u32, pair: Pair) {
     tile_b[at + 1u] = pair.y;
 }
 
+fn put(eights: Eights, places: Places) {
+    put_a(places.tile_a.x, eights.a0);
+    put_a(places.tile_a.y, eights.a1);
+    put_a(places.tile_a.z, eights.a2);
+    put_a(places.tile_a.w, eights.a3);
+    put_b(places.tile_b.x, eights.b0);
+    put_b(places.tile_b.y, eights.b1);
+}
+
 // Where 16 x 16 values begin in a tile, `across` and `k` from its corner.
 fn corner_a(across: u32, k: u32) -> u32 {
     return select(across * NARROW + k / 4u, k * WIDE_A + across / 4u, TURN_A);
@@ -76,6 +152,34 @@ fn corner_a(across: u32, k: u32) -> u32 {
 
 fn corner_b(across: u32, k: u32) -> u32 {
     return select(k * WIDE_B + across / 4u, across * NARROW + k / 4u, TURN_B);
+}
+
+// Adds the product of 16 values along K of the slice in the tiles, from `k` on, to the 64 x 64 of C from `row` and `column` on.
+fn multiply(row: u32, column: u32, k: u32) {
+    let right0 = load_b(corner_b(column, k));
+    let right1 = load_b(corner_b(column + 16u, k));
+    let right2 = load_b(corner_b(column + 32u, k));
+    let right3 = load_b(corner_b(column + 48u, k));
+    let left0 = load_a(corner_a(row, k));
+    c00 = add_product(left0, right0, c00);
+    c01 = add_product(left0, right1, c01);
+    c02 = add_product(left0, right2, c02);
+    c03 = add_product(left0, right3, c03);
+    let left1 = load_a(corner_a(row + 16u, k));
+    c10 = add_product(left1, right0, c10);
+    c11 = add_product(left1, right1, c11);
+    c12 = add_product(left1, right2, c12);
+    c13 = add_product(left1, right3, c13);
+    let left2 = load_a(corner_a(row + 32u, k));
+    c20 = add_product(left2, right0, c20);
+    c21 = add_product(left2, right1, c21);
+    c22 = add_product(left2, right2, c22);
+    c23 = add_product(left2, right3, c23);
+    let left3 = load_a(corner_a(row + 48u, k));
+    c30 = add_product(left3, right0, c30);
+    c31 = add_product(left3, right1, c31);
+    c32 = add_product(left3, right2, c32);
+    c33 = add_product(left3, right3, c33);
 }
 
 // Writes the rows below M of 16 x 16 values. All lanes of the workgroup come here together.
@@ -119,140 +223,49 @@ fn product(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocatio
     let k_begin = part * params.k_each;
     let k_end = min(k_begin + params.k_each, params.k);
 
-    // This lane's first eight values of A: their distance along K, their row of A, and their places in the tile and, in fours, in memory.
-    var along_a = lane % EIGHTS * 8u;
-    var row_a = row + lane / EIGHTS;
-    var put_at_a = lane / EIGHTS * NARROW + lane % EIGHTS * 2u;
-    var at_a = (first_a + row_a * params.row_a + k_begin + along_a) / 4u;
-    // From the place in memory to that in the next slice, and to this lane's next eight.
-    var slice_a = DEPTH / 4u;
-    var next_a = LANES / EIGHTS * params.row_a / 4u;
+    var places: Places;
+    places.k_end = k_end;
+    let steps = vec4<u32>(0u, 1u, 2u, 3u);
     if TURN_A {
-        along_a = lane / EIGHTS_A;
-        row_a = row + lane % EIGHTS_A * 8u;
-        put_at_a = lane / EIGHTS_A * WIDE_A + lane % EIGHTS_A * 2u;
-        at_a = (first_a + (k_begin + along_a) * params.row_a + row_a) / 4u;
-        slice_a = DEPTH * params.row_a / 4u;
-        next_a = LANES / EIGHTS_A * params.row_a / 4u;
+        places.along_a = lane / EIGHTS_A + LANES / EIGHTS_A * steps;
+        places.tile_a = places.along_a * WIDE_A + lane % EIGHTS_A * 2u;
+        places.at_a = vec4<u32>((first_a + min(row + lane % EIGHTS_A * 8u, (params.m - 1u) / 8u * 8u)) / 4u);
+        places.last_a = k_end - 1u;
+    } else {
+        let down_a = lane / EIGHTS + LANES / EIGHTS * steps;
+        places.along_a = vec4<u32>(lane % EIGHTS * 8u);
+        places.tile_a = down_a * NARROW + lane % EIGHTS * 2u;
+        places.at_a = (first_a + min(row + down_a, vec4<u32>(params.m - 1u)) * params.row_a) / 4u;
+        places.last_a = (k_end - 1u) / 8u * 8u;
     }
-    // The next eight lie further down, or further along K.
-    let more_rows_a = select(LANES / EIGHTS, 0u, TURN_A);
-    let more_along_a = select(0u, LANES / EIGHTS_A, TURN_A);
-    let put_next_a = select(LANES / EIGHTS * NARROW, LANES / EIGHTS_A * WIDE_A, TURN_A);
-    // The same of B.
-    var along_b = lane / EIGHTS_B;
-    var column_b = column + lane % EIGHTS_B * 8u;
-    var put_at_b = lane / EIGHTS_B * WIDE_B + lane % EIGHTS_B * 2u;
-    var at_b = (first_b + (k_begin + along_b) * params.row_b + column_b) / 4u;
-    var slice_b = DEPTH * params.row_b / 4u;
-    var next_b = LANES / EIGHTS_B * params.row_b / 4u;
     if TURN_B {
-        along_b = lane % EIGHTS * 8u;
-        column_b = column + lane / EIGHTS;
-        put_at_b = lane / EIGHTS * NARROW + lane % EIGHTS * 2u;
-        at_b = (first_b + column_b * params.row_b + k_begin + along_b) / 4u;
-        slice_b = DEPTH / 4u;
-        next_b = LANES / EIGHTS * params.row_b / 4u;
+        let across_b = lane / EIGHTS + LANES / EIGHTS * steps.xy;
+        places.along_b = vec2<u32>(lane % EIGHTS * 8u);
+        places.column_b = column + across_b;
+        places.tile_b = across_b * NARROW + lane % EIGHTS * 2u;
+        places.at_b = (first_b + min(places.column_b, vec2<u32>(params.n - 1u)) * params.row_b) / 4u;
+        places.last_b = (k_end - 1u) / 8u * 8u;
+    } else {
+        places.along_b = lane / EIGHTS_B + LANES / EIGHTS_B * steps.xy;
+        places.column_b = vec2<u32>(column + lane % EIGHTS_B * 8u);
+        places.tile_b = places.along_b * WIDE_B + lane % EIGHTS_B * 2u;
+        places.at_b = (first_b + min(places.column_b, vec2<u32>((params.n - 1u) / 8u * 8u))) / 4u;
+        places.last_b = k_end - 1u;
     }
-    let more_columns_b = select(0u, LANES / EIGHTS, TURN_B);
-    let more_along_b = select(LANES / EIGHTS_B, 0u, TURN_B);
-    let put_next_b = select(LANES / EIGHTS_B * WIDE_B, LANES / EIGHTS * NARROW, TURN_B);
-
-    var c00 = nothing();
-    var c01 = nothing();
-    var c02 = nothing();
-    var c03 = nothing();
-    var c10 = nothing();
-    var c11 = nothing();
-    var c12 = nothing();
-    var c13 = nothing();
-    var c20 = nothing();
-    var c21 = nothing();
-    var c22 = nothing();
-    var c23 = nothing();
-    var c30 = nothing();
-    var c31 = nothing();
-    var c32 = nothing();
-    var c33 = nothing();
     let subgroup = lane / 32u;
     let own_row = subgroup / 2u * 64u;
     let own_column = subgroup % 2u * 64u;
 
-    var a0 = left_pair(k_begin + along_a < k_end && row_a < params.m, at_a);
-    var a1 = left_pair(k_begin + along_a + more_along_a < k_end && row_a + more_rows_a < params.m, at_a + next_a);
-    var a2 = left_pair(k_begin + along_a + 2u * more_along_a < k_end && row_a + 2u * more_rows_a < params.m, at_a + 2u * next_a);
-    var a3 = left_pair(k_begin + along_a + 3u * more_along_a < k_end && row_a + 3u * more_rows_a < params.m, at_a + 3u * next_a);
-    var b0 = right_pair(k_begin + along_b < k_end && column_b < params.n, at_b);
-    var b1 = right_pair(k_begin + along_b + more_along_b < k_end && column_b + more_columns_b < params.n, at_b + next_b);
+    var eights = fetch(places, k_begin);
     for (var k = k_begin; k < k_end; k += DEPTH) {
-        put_a(put_at_a, a0);
-        put_a(put_at_a + put_next_a, a1);
-        put_a(put_at_a + 2u * put_next_a, a2);
-        put_a(put_at_a + 3u * put_next_a, a3);
-        put_b(put_at_b, b0);
-        put_b(put_at_b + put_next_b, b1);
+        if column + ACROSS > params.n || k + DEPTH > k_end {
+            eights = cut(eights, places, k);
+        }
+        put(eights, places);
         workgroupBarrier();
-        let next = k + DEPTH;
-        at_a += slice_a;
-        at_b += slice_b;
-        a0 = left_pair(next + along_a < k_end && row_a < params.m, at_a);
-        a1 = left_pair(next + along_a + more_along_a < k_end && row_a + more_rows_a < params.m, at_a + next_a);
-        a2 = left_pair(next + along_a + 2u * more_along_a < k_end && row_a + 2u * more_rows_a < params.m, at_a + 2u * next_a);
-        a3 = left_pair(next + along_a + 3u * more_along_a < k_end && row_a + 3u * more_rows_a < params.m, at_a + 3u * next_a);
-        b0 = right_pair(next + along_b < k_end && column_b < params.n, at_b);
-        b1 = right_pair(next + along_b + more_along_b < k_end && column_b + more_columns_b < params.n, at_b + next_b);
-        {
-            let right0 = load_b(corner_b(own_column, 0u));
-            let right1 = load_b(corner_b(own_column + 16u, 0u));
-            let right2 = load_b(corner_b(own_column + 32u, 0u));
-            let right3 = load_b(corner_b(own_column + 48u, 0u));
-            let left0 = load_a(corner_a(own_row, 0u));
-            c00 = add_product(left0, right0, c00);
-            c01 = add_product(left0, right1, c01);
-            c02 = add_product(left0, right2, c02);
-            c03 = add_product(left0, right3, c03);
-            let left1 = load_a(corner_a(own_row + 16u, 0u));
-            c10 = add_product(left1, right0, c10);
-            c11 = add_product(left1, right1, c11);
-            c12 = add_product(left1, right2, c12);
-            c13 = add_product(left1, right3, c13);
-            let left2 = load_a(corner_a(own_row + 32u, 0u));
-            c20 = add_product(left2, right0, c20);
-            c21 = add_product(left2, right1, c21);
-            c22 = add_product(left2, right2, c22);
-            c23 = add_product(left2, right3, c23);
-            let left3 = load_a(corner_a(own_row + 48u, 0u));
-            c30 = add_product(left3, right0, c30);
-            c31 = add_product(left3, right1, c31);
-            c32 = add_product(left3, right2, c32);
-            c33 = add_product(left3, right3, c33);
-        }
-        {
-            let right0 = load_b(corner_b(own_column, 16u));
-            let right1 = load_b(corner_b(own_column + 16u, 16u));
-            let right2 = load_b(corner_b(own_column + 32u, 16u));
-            let right3 = load_b(corner_b(own_column + 48u, 16u));
-            let left0 = load_a(corner_a(own_row, 16u));
-            c00 = add_product(left0, right0, c00);
-            c01 = add_product(left0, right1, c01);
-            c02 = add_product(left0, right2, c02);
-            c03 = add_product(left0, right3, c03);
-            let left1 = load_a(corner_a(own_row + 16u, 16u));
-            c10 = add_product(left1, right0, c10);
-            c11 = add_product(left1, right1, c11);
-            c12 = add_product(left1, right2, c12);
-            c13 = add_product(left1, right3, c13);
-            let left2 = load_a(corner_a(own_row + 32u, 16u));
-            c20 = add_product(left2, right0, c20);
-            c21 = add_product(left2, right1, c21);
-            c22 = add_product(left2, right2, c22);
-            c23 = add_product(left2, right3, c23);
-            let left3 = load_a(corner_a(own_row + 48u, 16u));
-            c30 = add_product(left3, right0, c30);
-            c31 = add_product(left3, right1, c31);
-            c32 = add_product(left3, right2, c32);
-            c33 = add_product(left3, right3, c33);
-        }
+        eights = fetch(places, k + DEPTH);
+        multiply(own_row, own_column, 0u);
+        multiply(own_row, own_column, 16u);
         workgroupBarrier();
     }
 

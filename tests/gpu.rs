@@ -9,11 +9,12 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
-use burn::tensor::{Gradients, TensorData};
+use burn::tensor::{DType, Gradients, TensorData};
 use moue::config::{Activation, DeviceChoice, Kernels, Settings};
 use moue::engine::adapters::{Api, Compiler, adapters};
 use moue::engine::device::{open, open_for, open_with};
 use moue::engine::{read_values, tuning};
+use moue::kernels::layers;
 use moue::model::init::Init;
 use moue::model::{Noise, Vit};
 use moue::random::Streams;
@@ -66,6 +67,22 @@ fn attention(device: &Device) -> Values {
     vec![
         ("weights".into(), read_values(weights).unwrap()),
         ("attended".into(), read_values(attended).unwrap()),
+        ("q".into(), gradient(&q, &gradients)),
+        ("k".into(), gradient(&k, &gradients)),
+        ("v".into(), gradient(&v, &gradients)),
+    ]
+}
+
+/// Our layer, of queries over other tokens.
+fn attention_of_queries(device: &Device) -> Values {
+    let (faces, queries, tokens, width, heads) = (2, 7, 19, 24, 3);
+    let sources = [(queries, 0.4), (tokens, 1.9), (tokens, 3.1)];
+    let [q, k, v] = sources.map(|(n, salt)| (tensor::<3>([faces, n, width], salt, device) * 2.0).require_grad());
+    let read = layers::attention(q.clone(), k.clone(), v.clone(), heads, DType::F32);
+    let loss = (read.clone() * tensor([faces, queries, width], 5.3, device)).sum();
+    let gradients = loss.backward();
+    vec![
+        ("read".into(), read_values(read).unwrap()),
         ("q".into(), gradient(&q, &gradients)),
         ("k".into(), gradient(&k, &gradients)),
         ("v".into(), gradient(&v, &gradients)),
@@ -147,9 +164,10 @@ fn vulkan_computes_what_the_cpu_computes() {
     assert_eq!(gpu.description["api"], "Vulkan");
     assert_eq!(gpu.description["backend"], format!("wgpu, {compiler}"));
 
-    let computations: [(&str, Computation); 4] = [
+    let computations: [(&str, Computation); 5] = [
         ("product", product),
         ("attention", attention),
+        ("attention of queries", attention_of_queries),
         ("transformer", transformer),
         ("recomputing transformer", recomputing_transformer),
     ];

@@ -21,7 +21,8 @@ use moue::kernels::queue::{Queue, operands};
 use moue::kernels::reference;
 use moue::kernels::reference::patch_gather::Rows;
 use moue::kernels::reference::patch_pixels::Patches;
-use moue::kernels::{column_sums, layer_norm, patch_gather, softmax};
+use moue::kernels::updates::{self, AdamWStep};
+use moue::kernels::{adamw, column_sums, layer_norm, patch_gather, softmax, squares};
 use moue::kernels::{gather_rows, hog_cells, hog_tokens, patch_pixels, scatter_rows, upload_index, upload_pixels};
 use moue::selftest::{Golden, largest_difference};
 use std::path::Path;
@@ -238,75 +239,147 @@ fn a_batch_over_the_largest_binding_is_split() {
     assert!(matches!(error, GpuError::TooLarge { kernel: "patch_gather", bytes, limit } if bytes == 3 * per_sample && limit < bytes));
 }
 
-/// The same for kernels over rows: the last workgroup's rows are not whole, and every buffer begins in the middle of another.
+/// Values from -1 to 1.
+fn values(n: usize, salt: u32) -> Vec<f32> {
+    (0..n as u32).map(|i| ((i + salt).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
+}
+
+/// So many values lie before and behind what is [`placed`].
+const BEFORE: usize = 67;
+const BEHIND: usize = 5;
+
+/// Values in the middle of a buffer.
+fn placed(gpu: &Gpu, v: &[f32], per_sample: u64) -> Operand {
+    let whole = [vec![f32::NAN; BEFORE], v.to_vec(), vec![f32::NAN; BEHIND]].concat();
+    let bytes: Vec<u8> = whole.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let Operand { place, .. } = buffer(gpu, &bytes, per_sample);
+    Operand { place: Region { offset: 4 * BEFORE as u64, ..place }, size: 4 * v.len() as u64, per_sample }
+}
+
+/// What lies there, beside which nothing was written.
+fn inside(gpu: &Gpu, operand: &Operand) -> Vec<f32> {
+    let bytes = read(gpu, &Operand { size: operand.place.buffer.size(), ..operand.clone() });
+    let all: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    assert!(all[..BEFORE].iter().chain(&all[all.len() - BEHIND..]).all(|v| v.is_nan()), "written outside");
+    all[BEFORE..all.len() - BEHIND].to_vec()
+}
+
+fn close(what: &str, ours: &[f32], exact: &[f32]) {
+    let largest = exact.iter().fold(1e-3f32, |most, v| most.max(v.abs()));
+    let error = largest_difference(ours, exact) / f64::from(largest);
+    assert!(error <= 1e-5, "{what}: {error}");
+}
+
+/// Kernels over rows, too: the last workgroup's rows are not whole, and every buffer begins in the middle of another.
 #[test]
 fn rows_over_the_largest_binding_are_split() {
     let Some(gpu) = default_limits() else { return };
     let (count, width) = (35_001, 1_024);
     assert!(4 * count * width > gpu.device().limits().max_storage_buffer_binding_size as usize);
-    let values = |n: usize, salt: u32| -> Vec<f32> {
-        (0..n as u32).map(|i| ((i + salt).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
-    };
-    let bytes = |v: &[f32]| v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-    let floats = |bytes: Vec<u8>| -> Vec<f32> { bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect() };
-    // So many values lie before and behind.
-    let (before, behind) = (67, 5);
-    let placed = |v: &[f32], per_sample: u64| {
-        let whole = [vec![f32::NAN; before], v.to_vec(), vec![f32::NAN; behind]].concat();
-        let Operand { place, .. } = buffer(&gpu, &bytes(&whole), per_sample);
-        Operand { place: Region { offset: 4 * before as u64, ..place }, size: 4 * v.len() as u64, per_sample }
-    };
-    let whole = |operand: &Operand| floats(read(&gpu, &Operand { size: operand.place.buffer.size(), ..operand.clone() }));
-    let inside = |operand: &Operand| {
-        let all = whole(operand);
-        assert!(all[..before].iter().chain(&all[all.len() - behind..]).all(|v| v.is_nan()), "written outside");
-        all[before..all.len() - behind].to_vec()
-    };
-    let close = |what: &str, ours: &[f32], exact: &[f32]| {
-        let largest = exact.iter().fold(1e-3f32, |most, v| most.max(v.abs()));
-        let error = largest_difference(ours, exact) / f64::from(largest);
-        assert!(error <= 1e-5, "{what}: {error}");
-    };
-
     let rows = layer_norm::Rows::of(count, width, 1e-6).unwrap();
     let [x, gradient] = [1, 2].map(|salt| values(count * width, salt));
     let [gamma, beta] = [3, 4].map(|salt| values(width, salt));
     let sizes = rows.norm_sizes();
-    let out = placed(&vec![f32::NAN; count * width], sizes[3]);
-    gpu.run(&[layer_norm::norm(&rows, [placed(&x, sizes[0]), placed(&gamma, 0), placed(&beta, 0), out.clone()])]).unwrap();
-    close("norm", &inside(&out), &reference::layer_norm::norm(&x, &gamma, &beta, 1e-6));
+    let out = placed(&gpu, &vec![f32::NAN; count * width], sizes[3]);
+    gpu.run(&[layer_norm::norm(&rows, [placed(&gpu, &x, sizes[0]), placed(&gpu, &gamma, 0), placed(&gpu, &beta, 0), out.clone()])])
+        .unwrap();
+    close("norm", &inside(&gpu, &out), &reference::layer_norm::norm(&x, &gamma, &beta, 1e-6));
     drop(out);
 
     let sizes = rows.gradient_sizes();
     let exact = reference::layer_norm::gradients(&x, &gamma, &gradient, 1e-6);
-    let [x, gradient] = [placed(&x, sizes[0]), placed(&gradient, sizes[2])];
-    let of_x = placed(&vec![f32::NAN; count * width], sizes[3]);
-    let chunks = placed(&vec![f32::NAN; rows.chunks() * 2 * width], sizes[4]);
-    let [of_gamma, of_beta] = [(); 2].map(|()| placed(&vec![f32::NAN; width], 0));
+    let [x, gradient] = [placed(&gpu, &x, sizes[0]), placed(&gpu, &gradient, sizes[2])];
+    let of_x = placed(&gpu, &vec![f32::NAN; count * width], sizes[3]);
+    let chunks = placed(&gpu, &vec![f32::NAN; rows.chunks() * 2 * width], sizes[4]);
+    let [of_gamma, of_beta] = [(); 2].map(|()| placed(&gpu, &vec![f32::NAN; width], 0));
     let summed = Operand { per_sample: 0, ..chunks.clone() };
     // One after the other, in one submission.
     gpu.run(&[
-        layer_norm::gradients(&rows, [x, placed(&gamma, 0), gradient, of_x.clone(), chunks.clone()]),
+        layer_norm::gradients(&rows, [x, placed(&gpu, &gamma, 0), gradient, of_x.clone(), chunks.clone()]),
         layer_norm::sums(&rows, [summed, of_gamma.clone(), of_beta.clone()]),
     ])
     .unwrap();
-    inside(&chunks);
+    inside(&gpu, &chunks);
     for (what, (ours, exact)) in ["x", "gamma", "beta"].iter().zip([of_x, of_gamma, of_beta].iter().zip(&exact)) {
-        close(what, &inside(ours), exact);
+        close(what, &inside(&gpu, ours), exact);
     }
 
     let (columns, scale) = (1_001, 3.0);
     let rows = softmax::Rows::of(count, width, columns, scale, false).unwrap();
     let scores = values(count * width, 5);
-    let made = placed(&vec![f32::NAN; count * width], rows.forward_sizes()[1]);
-    gpu.run(&[softmax::forward(&rows, [placed(&scores, rows.forward_sizes()[0]), made.clone()])]).unwrap();
-    close("softmax", &inside(&made), &reference::softmax::softmax(&scores, width, columns, scale));
+    let made = placed(&gpu, &vec![f32::NAN; count * width], rows.forward_sizes()[1]);
+    gpu.run(&[softmax::forward(&rows, [placed(&gpu, &scores, rows.forward_sizes()[0]), made.clone()])]).unwrap();
+    close("softmax", &inside(&gpu, &made), &reference::softmax::softmax(&scores, width, columns, scale));
+}
+
+/// A step and a sum over more values than may be bound, from and to the middle of buffers.
+#[test]
+fn updates_over_the_largest_binding_are_split() {
+    let Some(gpu) = own_device(|limits| wgpu::Limits { max_storage_buffer_binding_size: 1 << 16, ..limits }) else { return };
+    let n = 50_001;
+    let [parameter, gradient, first] = [1, 2, 3].map(|salt| values(n, salt));
+    let second: Vec<f32> = values(n, 4).iter().map(|v| 0.1 + v * v).collect();
+    let step = AdamWStep { factor: 0.5, rate: 0.1, weight_decay: 0.3, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, time: 3 };
+    for (step, later) in [(AdamWStep { time: 1, ..step }, false), (step, true)] {
+        let sources = [&parameter, &gradient].map(|v| placed(&gpu, v, adamw::SAMPLE));
+        let moments = later.then(|| [&first, &second].map(|v| placed(&gpu, v, adamw::SAMPLE)));
+        let results = [(); 3].map(|()| placed(&gpu, &vec![f32::NAN; n], adamw::SAMPLE));
+        gpu.run(&[adamw::launch(n, &step, sources, moments, results.clone())]).unwrap();
+        let moments = later.then(|| [first.as_slice(), second.as_slice()]);
+        let exact = reference::adamw::adamw(&parameter, &gradient, moments, &step);
+        for (what, (ours, exact)) in ["parameter", "first", "second"].iter().zip(results.iter().zip(&exact)) {
+            close(what, &inside(&gpu, ours), exact);
+        }
+    }
+
+    let [of_values, of_chunks] = squares::sizes(n);
+    let chunks = placed(&gpu, &vec![f32::NAN; squares::chunks(n)], of_chunks);
+    let (before, sum) = (placed(&gpu, &[2.5], 0), placed(&gpu, &[f32::NAN], 0));
+    gpu.run(&[
+        squares::squares(n, [placed(&gpu, &parameter, of_values), chunks.clone()]),
+        squares::add(n, [Operand { per_sample: 0, ..chunks.clone() }, before, sum.clone()]),
+    ])
+    .unwrap();
+    assert_eq!(inside(&gpu, &chunks).len(), squares::chunks(n));
+    close("sum", &inside(&gpu, &sum), &[reference::squares::add_squares(2.5, &parameter)]);
+}
+
+/// One value, less than a workgroup, one more than it; and columns of a tensor whose rows lie apart.
+#[test]
+fn updates_of_any_size() {
+    for device in devices() {
+        let tensor = |v: &[f32]| Tensor::<1>::from_data(TensorData::new(v.to_vec(), [v.len()]), &device);
+        let step = AdamWStep { factor: 1.0, rate: 0.1, weight_decay: 0.0, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, time: 1 };
+        for n in [1, 3, 255, 257, 4097] {
+            let [parameter, gradient] = [1, 2].map(|salt| values(n, salt));
+            let made = updates::adamw(tensor(&parameter), tensor(&gradient), None, step);
+            let exact = reference::adamw::adamw(&parameter, &gradient, None, &step);
+            for (ours, exact) in made.into_iter().zip(&exact) {
+                close(&format!("{n} values"), &read_values(ours).unwrap(), exact);
+            }
+            let sum = updates::add_squares(Tensor::zeros([1], &device), tensor(&gradient));
+            close(&format!("{n} values"), &read_values(sum).unwrap(), &[reference::squares::add_squares(0.0, &gradient)]);
+        }
+        let (rows, columns) = (37, 53);
+        let (parameter, gradient) = (values(rows * columns, 1), values(rows * columns, 2));
+        let turned: Vec<f32> = (0..rows * columns).map(|i| gradient[i % columns * rows + i / columns]).collect();
+        let of_turned: Tensor<2> = tensor(&gradient).reshape([columns, rows]);
+        let of_turned = of_turned.transpose();
+        let made = updates::adamw(tensor(&parameter).reshape([rows, columns]), of_turned.clone(), None, step);
+        let exact = reference::adamw::adamw(&parameter, &turned, None, &step);
+        for (ours, exact) in made.into_iter().zip(&exact) {
+            close("columns", &read_values(ours).unwrap(), exact);
+        }
+        let sum = updates::add_squares(Tensor::zeros([1], &device), of_turned);
+        close("columns", &read_values(sum).unwrap(), &[reference::squares::add_squares(0.0, &gradient)]);
+    }
 }
 
 /// What a launch that cannot run was to write is an error to read, and so is what another launch makes of it.
 #[test]
 fn a_launch_that_cannot_run_is_told_where_its_results_are_read() {
-    static BROKEN: Kernel = Kernel { name: "broken", source: "no WGSL", entry: "none", buffers: 2, results: 1, checks_itself: false };
+    static BROKEN: Kernel =
+        Kernel { name: "broken", source: "no WGSL", entry: "none", buffers: 2, results: 1, checks_itself: false, varies: false };
     let Some(device) = vulkan() else { return };
     let DispatchDevice::Cube(device) = device.as_dispatch().clone() else { panic!("Vulkan is wgpu") };
     let cubecl::Device::Wgpu(adapter) = &device else { panic!("{device:?}") };

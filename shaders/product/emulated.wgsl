@@ -39,10 +39,6 @@ fn load_b(place: u32) -> FragmentB {
     return place;
 }
 
-fn nothing() -> FragmentC {
-    return FragmentC();
-}
-
 fn own_row_of_16() -> u32 {
     return lane_of_subgroup % 16u;
 }

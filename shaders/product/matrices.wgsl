@@ -23,10 +23,6 @@ fn load_b(place: u32) -> FragmentB {
     return coopLoadT<FragmentB>(&tile_b[place], WIDE_B);
 }
 
-fn nothing() -> FragmentC {
-    return FragmentC();
-}
-
 fn add_product(a: FragmentA, b: FragmentB, c: FragmentC) -> FragmentC {
     return coopMultiplyAdd(a, b, c);
 }

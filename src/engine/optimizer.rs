@@ -2,12 +2,15 @@
 //! clipping by the global norm of the gradient.
 
 use super::precision::{LossScale, Precision};
+use crate::kernels::updates::{AdamWStep, adamw, add_squares};
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::optim::{AdamWState, AdaptiveMomentumState, GradientsParams, LearningRate, ModuleOptimizer};
 use burn::prelude::*;
 use burn::tensor::Bytes;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Hyper-parameters of the optimiser.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,6 +34,64 @@ pub struct Optimizer {
     clip: f64,
     /// Where gradients come multiplied.
     scale: Option<LossScale>,
+    /// Of the step, for the groups.
+    factor: Factor,
+}
+
+/// What gradients are multiplied by at a step. burn's optimisers are not told, so all groups look here.
+#[derive(Clone)]
+struct Factor(Arc<AtomicU32>);
+
+impl Factor {
+    fn new(value: f32) -> Self {
+        Self(Arc::new(AtomicU32::new(value.to_bits())))
+    }
+
+    fn set(&self, value: f32) {
+        self.0.store(value.to_bits(), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> f32 {
+        f32::from_bits(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// AdamW for the parameters of a group. A step is burn's, in one operation; its states are burn's, and so are checkpoints.
+#[derive(Clone)]
+struct AdamW {
+    weight_decay: f32,
+    beta1: f32,
+    beta2: f32,
+    factor: Factor,
+}
+
+/// Of AdamW.
+const EPSILON: f32 = 1e-8;
+
+impl burn::optim::Optimizer for AdamW {
+    type State<const D: usize> = AdamWState<D>;
+
+    fn step<const D: usize>(
+        &self,
+        rate: LearningRate,
+        parameter: Tensor<D>,
+        gradient: Tensor<D>,
+        state: Option<AdamWState<D>>,
+    ) -> (Tensor<D>, Option<AdamWState<D>>) {
+        let (time, moments) = match state {
+            Some(AdamWState { momentum }) => (momentum.time + 1, Some([momentum.moment_1, momentum.moment_2])),
+            None => (1, None),
+        };
+        let Self { weight_decay, beta1, beta2, .. } = *self;
+        let step = AdamWStep { factor: self.factor.get(), rate, weight_decay, beta1, beta2, epsilon: EPSILON, time };
+        let [parameter, moment_1, moment_2] = adamw(parameter, gradient, moments, step);
+        let momentum = AdaptiveMomentumState { time, moment_1, moment_2, max_moment_2: None };
+        (parameter, Some(AdamWState { momentum }))
+    }
+
+    fn to_device<const D: usize>(state: AdamWState<D>, device: &Device) -> AdamWState<D> {
+        AdamWState { momentum: state.momentum.to_device(device) }
+    }
 }
 
 /// Paths, ids and ranks of all parameters.
@@ -74,13 +135,12 @@ impl Optimizer {
     pub fn new<M: Module>(model: &M, config: &OptimizerConfig) -> Self {
         let mut survey = Survey::default();
         model.visit(&mut survey);
-        let adamw = |weight_decay: f64| {
-            AdamWConfig::new()
-                .with_beta_1(config.beta1 as f32)
-                .with_beta_2(config.beta2 as f32)
-                .with_epsilon(1e-8)
-                .with_weight_decay(weight_decay as f32)
-                .build()
+        let factor = Factor::new(1.0);
+        let adamw = |weight_decay: f64| AdamW {
+            weight_decay: weight_decay as f32,
+            beta1: config.beta1 as f32,
+            beta2: config.beta2 as f32,
+            factor: factor.clone(),
         };
         let still = survey.found.iter().filter(|(path, _, rank)| !decays(path, *rank)).map(|p| p.1).collect();
         let inner = ModuleOptimizer::from(adamw(config.weight_decay)).with_group(ParamGroup::from_ids(still), adamw(0.0), None);
@@ -88,9 +148,9 @@ impl Optimizer {
         for (path, id, _) in &survey.found {
             by_layer.entry(layer(path, config.depth)).or_default().push(*id);
         }
-        let factor = |layer: usize| config.layer_decay.powi((config.depth + 1 - layer) as i32);
-        let layers = by_layer.into_iter().map(|(l, ids)| (factor(l), ParamGroup::from_ids(ids))).collect();
-        Self { inner, layers, clip: config.clip, scale: None }
+        let share = |layer: usize| config.layer_decay.powi((config.depth + 1 - layer) as i32);
+        let layers = by_layer.into_iter().map(|(l, ids)| (share(l), ParamGroup::from_ids(ids))).collect();
+        Self { inner, layers, clip: config.clip, scale: None, factor }
     }
 
     /// The same optimiser for gradients that were computed in `precision`; those in half precision come multiplied by `scale`.
@@ -111,14 +171,7 @@ impl Optimizer {
     /// One step at `rate`, by gradients that are multiplied by [`Optimizer::loss_factor`]; `norm`: their length without that factor.
     pub fn step<M: Module>(&mut self, model: M, gradients: GradientsParams, norm: f64, rate: f64) -> M {
         let clip = if self.clip > 0.0 { (self.clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
-        let factor = clip / f64::from(self.loss_factor());
-        let gradients = if factor == 1.0 {
-            gradients
-        } else {
-            let mut scaled = Scale { gradients, factor: factor as f32 };
-            model.visit(&mut scaled);
-            scaled.gradients
-        };
+        self.factor.set((clip / f64::from(self.loss_factor())) as f32);
         if let Some(scale) = &mut self.scale {
             scale.fitted();
         }
@@ -160,24 +213,8 @@ struct SquaredNorm<'a> {
 impl ModuleVisitor for SquaredNorm<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(g) = self.gradients.get::<D>(param.id) {
-            let part = g.square().sum();
-            self.sum = Some(match self.sum.take() {
-                Some(sum) => sum + part,
-                None => part,
-            });
-        }
-    }
-}
-
-struct Scale {
-    gradients: GradientsParams,
-    factor: f32,
-}
-
-impl ModuleVisitor for Scale {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(g) = self.gradients.remove::<D>(param.id) {
-            self.gradients.register(param.id, g.mul_scalar(self.factor));
+            let sum = self.sum.take().unwrap_or_else(|| Tensor::zeros([1], (&g.device(), g.dtype())));
+            self.sum = Some(add_squares(sum, g));
         }
     }
 }
@@ -185,6 +222,114 @@ impl ModuleVisitor for Scale {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::read_values;
+    use burn::nn::{Linear, LinearConfig};
+    use burn::optim::AdamWConfig;
+
+    const CONFIG: OptimizerConfig =
+        OptimizerConfig { weight_decay: 0.05, beta1: 0.9, beta2: 0.999, clip: 0.0, layer_decay: 0.75, depth: 2 };
+
+    fn device() -> Device {
+        Device::flex().autodiff()
+    }
+
+    /// Gradients of a model, with others at every step.
+    fn gradients(model: &Linear, step: usize) -> GradientsParams {
+        let values: Vec<f32> = (0..20).map(|i| ((7 * i + 13 * step) % 11) as f32 - 4.5).collect();
+        let y = model.forward(Tensor::<2>::from_data(TensorData::new(values, [4, 5]), &device()));
+        GradientsParams::from_grads((y.clone() * y).mean().backward(), model)
+    }
+
+    fn bits<const D: usize>(tensor: Tensor<D>) -> Vec<u32> {
+        read_values(tensor).unwrap().into_iter().map(f32::to_bits).collect()
+    }
+
+    fn all(model: &Linear) -> Vec<u32> {
+        [bits(model.weight.val().inner()), bits(model.bias.as_ref().unwrap().val().inner())].concat()
+    }
+
+    /// burn's optimiser with groups as ours has them.
+    fn burns(model: &Linear) -> ModuleOptimizer {
+        let adamw = |weight_decay: f64| {
+            AdamWConfig::new()
+                .with_beta_1(CONFIG.beta1 as f32)
+                .with_beta_2(CONFIG.beta2 as f32)
+                .with_epsilon(EPSILON)
+                .with_weight_decay(weight_decay as f32)
+                .build()
+        };
+        let still = ParamGroup::from_ids(vec![model.bias.as_ref().unwrap().id]);
+        ModuleOptimizer::from(adamw(CONFIG.weight_decay)).with_group(still, adamw(0.0), None)
+    }
+
+    struct Scale {
+        gradients: GradientsParams,
+        factor: f32,
+    }
+
+    impl ModuleVisitor for Scale {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(g) = self.gradients.remove::<D>(param.id) {
+                self.gradients.register(param.id, g.mul_scalar(self.factor));
+            }
+        }
+    }
+
+    /// Also across a checkpoint, and at each other's.
+    #[test]
+    fn steps_are_burns_bit_for_bit() {
+        for clip in [0.0, 0.3] {
+            let mut ours = LinearConfig::new(5, 3).init(&device());
+            let mut theirs = ours.clone();
+            let config = OptimizerConfig { clip, ..CONFIG };
+            let (mut optimizer, mut burns_own) = (Optimizer::new(&ours, &config), burns(&theirs));
+            for step in 0..6 {
+                let (rate, start) = (0.01 / (step + 1) as f64, all(&ours));
+                let norm = f64::from(read_values(gradient_norm(&ours, &gradients(&ours, step)).unwrap()).unwrap()[0]);
+                let mut to_theirs = Scale { gradients: gradients(&theirs, step), factor: (clip / (norm + 1e-6)) as f32 };
+                if clip > 0.0 {
+                    assert!(to_theirs.factor < 1.0);
+                    theirs.visit(&mut to_theirs);
+                }
+                let to_ours = gradients(&ours, step);
+                ours = optimizer.step(ours, to_ours, norm, rate);
+                theirs = burns_own.step(rate, theirs, to_theirs.gradients);
+                assert_eq!(all(&ours), all(&theirs), "clip {clip}, step {step}");
+                assert_ne!(all(&ours), start);
+                if step == 2 {
+                    let bytes = burns_own.into_bytes().unwrap();
+                    burns_own = burns(&theirs).from_bytes(Bytes::from_bytes_vec(optimizer.to_bytes().unwrap())).unwrap();
+                    optimizer = Optimizer::new(&ours, &config).restore(bytes.to_vec()).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_factor_of_the_loss_is_taken_out() {
+        let model = LinearConfig::new(5, 3).init(&device());
+        let mut plain = Optimizer::new(&model, &CONFIG);
+        let mut scaled = Optimizer::new(&model, &CONFIG).in_precision(Precision::Mixed, LossScale::default());
+        // A power of two: nothing is rounded.
+        let factor = scaled.loss_factor();
+        assert!(factor > 1.0 && factor.log2().fract() == 0.0);
+        let mut larger = Scale { gradients: gradients(&model, 0), factor };
+        model.visit(&mut larger);
+        let ours = scaled.step(model.clone(), larger.gradients, 1.0, 0.01);
+        assert_eq!(all(&ours), all(&plain.step(model.clone(), gradients(&model, 0), 1.0, 0.01)));
+    }
+
+    #[test]
+    fn the_norm_is_the_root_of_sums_in_order() {
+        let model = LinearConfig::new(5, 3).init(&device());
+        let gradients = gradients(&model, 3);
+        let [weight, bias] = [
+            gradients.get::<2>(model.weight.id).unwrap().square().sum(),
+            gradients.get::<1>(model.bias.as_ref().unwrap().id).unwrap().square().sum(),
+        ];
+        assert_eq!(bits(gradient_norm(&model, &gradients).unwrap()), bits((weight + bias).sqrt()));
+        assert!(gradient_norm(&model, &GradientsParams::new()).is_none());
+    }
 
     #[test]
     fn groups_follow_names() {

@@ -11,6 +11,7 @@ pub static COLUMN_SUMS: Kernel = Kernel {
     buffers: 2,
     results: 1,
     checks_itself: false,
+    varies: false,
 };
 
 /// Columns of a workgroup, as in the shader.

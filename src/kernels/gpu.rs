@@ -34,6 +34,8 @@ pub struct Kernel {
     /// Whether it goes without wgpu's bounds checks: no index comes from a tensor, and sizes are checked on the host. Its data begins at
     /// multiples of [`ALIGNED`] bytes of what is bound.
     pub checks_itself: bool,
+    /// Whether its parameters are others at every step, so that nothing is gained by keeping them.
+    pub varies: bool,
 }
 
 /// Values of a shader's `override` constants, by name.
@@ -235,7 +237,7 @@ impl Gpu {
         words.extend(windows.iter().skip(BASES).map(|w| w.base as u32));
         words.extend(&launch.params);
         words.resize(words.len().next_multiple_of(4), 0);
-        let params = self.params(words);
+        let params = if launch.kernel.varies { self.new_params(&words) } else { self.params(words) };
         let storage = launch.operands.iter().zip(&windows).map(|(operand, w)| wgpu::BufferBinding {
             buffer: &operand.place.buffer,
             offset: w.start,
@@ -246,19 +248,21 @@ impl Gpu {
         self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(launch.kernel.entry), layout, entries: &entries })
     }
 
+    /// Kept for the launches that need the same.
     fn params(&self, words: Vec<u32>) -> wgpu::Buffer {
         let mut params = self.params.lock().unwrap_or_else(PoisonError::into_inner);
         if params.len() >= MOST_PARAMS {
             params.clear();
         }
-        let create = |words: &Vec<u32>| {
-            self.device.create_buffer_init(&BufferInitDescriptor {
-                label: Some("params"),
-                contents: bytemuck::cast_slice(words),
-                usage: wgpu::BufferUsages::UNIFORM,
-            })
-        };
-        params.entry(words).or_insert_with_key(create).clone()
+        params.entry(words).or_insert_with_key(|words| self.new_params(words)).clone()
+    }
+
+    fn new_params(&self, words: &[u32]) -> wgpu::Buffer {
+        self.device.create_buffer_init(&BufferInitDescriptor {
+            label: Some("params"),
+            contents: bytemuck::cast_slice(words),
+            usage: wgpu::BufferUsages::UNIFORM,
+        })
     }
 
     fn pipeline(&self, kernel: &'static Kernel, constants: &Constants) -> Result<Arc<Pipeline>, GpuError> {

@@ -5,8 +5,15 @@ use super::gpu::{Constants, Kernel, Launch, Operand};
 use super::reference::hog::{Layout, window};
 
 /// Pixels `[B, H, W, C]` as bytes, window weights, result `[B, values]`.
-pub static HOG: Kernel =
-    Kernel { name: "hog", source: include_str!("../../shaders/hog.wgsl"), entry: "hog", buffers: 3, results: 1, checks_itself: false };
+pub static HOG: Kernel = Kernel {
+    name: "hog",
+    source: include_str!("../../shaders/hog.wgsl"),
+    entry: "hog",
+    buffers: 3,
+    results: 1,
+    checks_itself: false,
+    varies: false,
+};
 
 /// Threads of a workgroup, as in the shader.
 const LANES: usize = 192;

@@ -7,12 +7,14 @@ use super::teams::Team;
 const SOURCE: &str = include_str!("../../shaders/layer_norm.wgsl");
 
 /// x `[R, D]`, gamma `[D]`, beta `[D]`, result `[R, D]`.
-pub static NORM: Kernel = Kernel { name: "layer_norm", source: SOURCE, entry: "norm", buffers: 4, results: 1, checks_itself: false };
+pub static NORM: Kernel =
+    Kernel { name: "layer_norm", source: SOURCE, entry: "norm", buffers: 4, results: 1, checks_itself: false, varies: false };
 /// x `[R, D]`, gamma `[D]`, gradient of the output `[R, D]`, of x `[R, D]`, and sums of chunks `[G, 2, D]`.
 pub static GRADIENTS: Kernel =
-    Kernel { name: "layer_norm", source: SOURCE, entry: "norm_gradients", buffers: 5, results: 2, checks_itself: false };
+    Kernel { name: "layer_norm", source: SOURCE, entry: "norm_gradients", buffers: 5, results: 2, checks_itself: false, varies: false };
 /// Sums of chunks `[G, 2, D]`, gradients of gamma and beta `[D]`.
-pub static SUMS: Kernel = Kernel { name: "layer_norm", source: SOURCE, entry: "norm_sums", buffers: 3, results: 2, checks_itself: false };
+pub static SUMS: Kernel =
+    Kernel { name: "layer_norm", source: SOURCE, entry: "norm_sums", buffers: 3, results: 2, checks_itself: false, varies: false };
 
 /// Chunks of rows at most, unless there are more rows than so many chunks of one turn hold: enough to keep a GPU busy.
 const CHUNKS: usize = 1024;

@@ -1,5 +1,5 @@
 //! Computations written for moue: what pretraining predicts (HOG), which patches the encoder sees, and what a transformer's time goes into on
-//! a GPU (products of matrices, layer norm, softmax, sums).
+//! a GPU (products of matrices, layer norm, softmax, sums, the optimiser's step).
 //!
 //! ```text
 //!                        shaders/NAME.wgsl      NAME.rs (bindings, dispatch) -> queue (burn's order) -> gpu (pipelines, binding limits)
@@ -12,10 +12,13 @@
 //! visible patches only (MAE, masks in finetuning).
 //!
 //! [`layers`] holds the transformer's ordinary layers as one operation each: over slices on the CPU, by the kernels `product`, `layer_norm`,
-//! `softmax` and `column_sums` on a GPU.
+//! `softmax` and `column_sums` on a GPU. [`updates`] has what comes after the backward pass: the length of the gradient (`squares`) and the
+//! optimiser's step (`adamw`), a launch or two for each parameter.
 
 pub mod reference;
 
+#[cfg(feature = "train")]
+pub mod adamw;
 #[cfg(feature = "train")]
 mod backends;
 #[cfg(feature = "train")]
@@ -41,11 +44,15 @@ pub mod queue;
 #[cfg(feature = "train")]
 pub mod softmax;
 #[cfg(feature = "train")]
+pub mod squares;
+#[cfg(feature = "train")]
 mod teams;
 #[cfg(feature = "train")]
 mod tensors;
 #[cfg(feature = "train")]
 pub mod translate;
+#[cfg(feature = "train")]
+pub mod updates;
 
 #[cfg(feature = "train")]
 pub use backends::{HogSpec, Kernels};

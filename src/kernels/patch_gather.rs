@@ -7,10 +7,11 @@ use super::reference::patch_gather::Rows;
 const SOURCE: &str = include_str!("../../shaders/patch_gather.wgsl");
 
 /// Source `[B, N, D]`, index `[B, K]`, result `[B, K, D]`.
-pub static GATHER: Kernel = Kernel { name: "patch_gather", source: SOURCE, entry: "gather", buffers: 3, results: 1, checks_itself: false };
+pub static GATHER: Kernel =
+    Kernel { name: "patch_gather", source: SOURCE, entry: "gather", buffers: 3, results: 1, checks_itself: false, varies: false };
 /// Source `[B, K, D]`, index `[B, K]`, result `[B, N, D]`.
 pub static SCATTER: Kernel =
-    Kernel { name: "patch_gather", source: SOURCE, entry: "scatter", buffers: 3, results: 1, checks_itself: false };
+    Kernel { name: "patch_gather", source: SOURCE, entry: "scatter", buffers: 3, results: 1, checks_itself: false, varies: false };
 
 /// Rows that one workgroup of a scatter makes, as in the shader.
 const BLOCK: usize = 8;

@@ -12,6 +12,7 @@ pub static PATCH_PIXELS: Kernel = Kernel {
     buffers: 4,
     results: 1,
     checks_itself: false,
+    varies: false,
 };
 
 /// The shader's constants for a geometry.

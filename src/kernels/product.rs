@@ -18,7 +18,7 @@ macro_rules! source {
 }
 
 const fn kernel(name: &'static str, source: &'static str) -> Kernel {
-    Kernel { name, source, entry: "product", buffers: 3, results: 1, checks_itself: true }
+    Kernel { name, source, entry: "product", buffers: 3, results: 1, checks_itself: true, varies: false }
 }
 
 pub static MATRICES: Kernel =
@@ -221,12 +221,13 @@ fn suits(device: &wgpu::Device, adapter: &wgpu::Adapter) -> bool {
 /// C of all samples and heads; with parts of K, `[splits]` times all of that. C's values are f32.
 ///
 /// # Panics
-/// Where a matrix reaches beyond its operand, or is not whole fours: the shader does not look.
+/// Where a matrix reaches beyond its operand, is empty, or is not whole fours: the shader does not look.
 pub fn launch<P>(way: Way, turned: Turned, sizes: &Sizes, [a, b, c]: [Matrices<P>; 3]) -> Launch<P> {
     let whole = |columns: usize| columns.next_multiple_of(way.whole());
     let stored = |turned: bool, rows: usize, columns: usize| if turned { [columns, whole(rows)] } else { [rows, whole(columns)] };
     a.check(sizes, stored(turned.a, sizes.m, sizes.k), way.bytes());
     b.check(sizes, stored(turned.b, sizes.k, sizes.n), way.bytes());
+    assert!(sizes.k > (sizes.splits - 1) * sizes.k_each() && sizes.n > 0, "nothing to multiply: {sizes:?}");
     // Parts follow one another.
     c.check(sizes, [sizes.splits * sizes.m, sizes.columns], 4);
     assert!(sizes.splits == 1 || sizes.samples * sizes.heads == 1, "parts of many matrices");

@@ -7,10 +7,11 @@ use super::teams::Team;
 const SOURCE: &str = include_str!("../../shaders/softmax.wgsl");
 
 /// Scores, weights.
-pub static SOFTMAX: Kernel = Kernel { name: "softmax", source: SOURCE, entry: "softmax", buffers: 2, results: 1, checks_itself: false };
+pub static SOFTMAX: Kernel =
+    Kernel { name: "softmax", source: SOURCE, entry: "softmax", buffers: 2, results: 1, checks_itself: false, varies: false };
 /// Weights, their gradient, that of scores.
 pub static GRADIENT: Kernel =
-    Kernel { name: "softmax", source: SOURCE, entry: "softmax_gradient", buffers: 3, results: 1, checks_itself: false };
+    Kernel { name: "softmax", source: SOURCE, entry: "softmax_gradient", buffers: 3, results: 1, checks_itself: false, varies: false };
 
 /// The shader's constants for rows shared by `team`; `halves`: weights in half precision.
 pub fn constants(team: Team, halves: bool) -> Constants {

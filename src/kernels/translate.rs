@@ -5,7 +5,7 @@ use super::gpu::{Constants, Kernel};
 use super::reference::hog::Layout;
 use super::reference::patch_pixels::Patches;
 use super::teams::Team;
-use super::{column_sums, hog, layer_norm, patch_gather, patch_pixels, product, softmax};
+use super::{adamw, column_sums, hog, layer_norm, patch_gather, patch_pixels, product, softmax, squares};
 use naga::back::{glsl, hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::proc::{BoundsCheckPolicies, Layouter};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
@@ -61,6 +61,8 @@ pub fn variants() -> Vec<Variant> {
     }
     all.push(Variant { kernel: &layer_norm::SUMS, constants: Constants::new() });
     all.push(Variant { kernel: &column_sums::COLUMN_SUMS, constants: Constants::new() });
+    all.extend([false, true].map(|first| Variant { kernel: &adamw::ADAMW, constants: adamw::constants(first) }));
+    all.extend([&squares::SQUARES, &squares::ADD].map(|kernel| Variant { kernel, constants: Constants::new() }));
     for way in [false, true].map(|halves| product::Way::Plain { halves }) {
         all.extend(product::ARRANGEMENTS.map(|turned| Variant { kernel: &product::PLAIN, constants: way.constants(turned) }));
     }
@@ -162,6 +164,7 @@ impl Demands {
     /// A shader that does not parse.
     pub fn of_all() -> Result<Self, String> {
         let kernels = [
+            &adamw::ADAMW,
             &column_sums::COLUMN_SUMS,
             &hog::HOG,
             &layer_norm::NORM,
@@ -172,6 +175,8 @@ impl Demands {
             &patch_pixels::PATCH_PIXELS,
             &softmax::SOFTMAX,
             &softmax::GRADIENT,
+            &squares::SQUARES,
+            &squares::ADD,
         ];
         kernels.into_iter().try_fold(Self::default(), |most, kernel| {
             let module = naga::front::wgsl::parse_str(kernel.source).map_err(|e| e.emit_to_string(kernel.source))?;
@@ -241,6 +246,7 @@ mod tests {
             buffers: 1,
             results: 1,
             checks_itself: false,
+            varies: false,
             source: "var<workgroup> a: array<u32, 5000>; @group(0) @binding(1) var<storage, read_write> b: array<u32>;
                 @compute @workgroup_size(64) fn main(@builtin(local_invocation_index) i: u32) { a[i] = b[i]; b[i] = a[0]; }",
         };
@@ -252,6 +258,7 @@ mod tests {
             buffers: 0,
             results: 0,
             checks_itself: false,
+            varies: false,
             source: "@compute @workgroup_size(1) fn main() { let x: u32 = 1.5; }",
         };
         assert!(Variant { kernel: &WRONG, constants: Vec::new() }.translate().unwrap_err().contains("shaders/wrong.wgsl"));

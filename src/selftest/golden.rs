@@ -8,6 +8,10 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 pub struct Golden(SafeTensors<'static>);
 
 impl Golden {
+    pub fn adamw() -> Result<Self> {
+        Self::read(include_bytes!("../../tests/golden/adamw.safetensors"))
+    }
+
     pub fn column_sums() -> Result<Self> {
         Self::read(include_bytes!("../../tests/golden/column_sums.safetensors"))
     }
@@ -34,6 +38,10 @@ impl Golden {
 
     pub fn softmax() -> Result<Self> {
         Self::read(include_bytes!("../../tests/golden/softmax.safetensors"))
+    }
+
+    pub fn squares() -> Result<Self> {
+        Self::read(include_bytes!("../../tests/golden/squares.safetensors"))
     }
 
     fn read(bytes: &'static [u8]) -> Result<Self> {

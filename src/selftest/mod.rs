@@ -9,6 +9,7 @@ mod kernels;
 mod products;
 mod rows;
 mod step;
+mod updates;
 
 use crate::engine::read_values;
 use anyhow::Result;
@@ -82,9 +83,16 @@ const CHECKS: &[(&str, Check)] = &[
     ("product: f16, as the CPU in f64", products::large_f16),
     ("attention: golden vectors, f32", products::attention_f32),
     ("attention: golden vectors, f16", products::attention_f16),
+    ("attention of queries: f32, as the CPU in f64", products::queries_f32),
+    ("attention of queries: f16, as the CPU in f64", products::queries_f16),
     ("column_sums: golden vectors", products::sums_golden),
     ("column_sums: as the CPU in f64", products::sums),
     ("products and sums: the same bits again", products::repeats),
+    ("adamw: golden vectors", updates::adamw_golden),
+    ("adamw: as the CPU in f64", updates::adamw_twin),
+    ("squares: golden vectors", updates::squares_golden),
+    ("squares: as the CPU in f64", updates::squares_twin),
+    ("adamw and squares: the same bits again", updates::repeats),
     ("pretraining step, as on the CPU", step::pretraining),
     ("pretraining step on visible patches, as on the CPU", step::pretraining_visible),
     ("finetuning step, as on the CPU", step::finetuning),

@@ -37,13 +37,15 @@ impl<B: Layers> Backward<B, 3> for Affine {
             gradient = B::before_relu(output, gradient);
         }
         let [of_x, of_weight, of_bias] = ops.parents;
+        // Once for both products.
+        let rounded = in_type::<B>(gradient.clone(), weight.dtype());
         if of_weight.is_some() || of_bias.is_some() {
-            let (weight, bias) = B::affine_parameter_gradients(x, gradient.clone());
+            let (weight, bias) = B::affine_parameter_gradients(x, rounded.clone(), gradient);
             of_weight.into_iter().for_each(|node| grads.register::<B>(node.id, weight.clone()));
             of_bias.into_iter().for_each(|node| grads.register::<B>(node.id, bias.clone()));
         }
         if let Some(node) = of_x {
-            grads.register::<B>(node.id, B::affine_input_gradient(weight, gradient));
+            grads.register::<B>(node.id, B::affine_input_gradient(weight, rounded));
         }
     }
 }

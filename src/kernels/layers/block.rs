@@ -173,12 +173,13 @@ impl<B: Layers> Layer<B> {
     }
 
     fn gradients(&self, x: FloatTensor<B>, gradient: FloatTensor<B>, learns: bool) -> Gradients<B> {
+        let rounded = in_type::<B>(gradient.clone(), self.weight.dtype());
         let parameters = learns.then(|| {
             let x = in_type::<B>(x, self.weight.dtype());
-            let (weight, bias) = B::affine_parameter_gradients(x, gradient.clone());
+            let (weight, bias) = B::affine_parameter_gradients(x, rounded.clone(), gradient);
             [weight, bias]
         });
-        Gradients { input: B::affine_input_gradient(self.weight.clone(), gradient), parameters }
+        Gradients { input: B::affine_input_gradient(self.weight.clone(), rounded), parameters }
     }
 
     fn norm(&self, x: FloatTensor<B>, epsilon: f64) -> FloatTensor<B> {

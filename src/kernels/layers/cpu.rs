@@ -2,7 +2,7 @@
 
 use super::matrix::{Matrix, Place, fresh, new_product, product, replace_product};
 use super::operations::{self, scale};
-use super::{Layers, passes};
+use super::{Layers, Product, passes};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, TensorMetadata};
 use burn::prelude::{Shape, TensorData};
@@ -211,20 +211,20 @@ impl Layers for Flex {
         gradient
     }
 
-    fn affine_input_gradient(weight: Values, gradient: Values) -> Values {
-        if !all_f32([&weight, &gradient]) {
-            return operations::affine_input_gradient::<Self>(weight, gradient);
+    fn affine_input_gradient(weight: Values, rounded: Values) -> Values {
+        if !all_f32([&weight, &rounded]) {
+            return Self::product(rounded, weight, Product::Input);
         }
-        let (gradient, [k, n]) = (rows(&gradient), [weight.shape()[0], weight.shape()[1]]);
+        let (gradient, [k, n]) = (rows(&rounded), [weight.shape()[0], weight.shape()[1]]);
         let values = slice(&gradient);
         let weight = matrix(&weight);
         let size = [values.len() / n.max(1), n, k];
         tensor(new_product(Matrix(values, Place::rows(n)), Matrix(weight.0, weight.1.transposed()), size), wide(&gradient.shape(), k))
     }
 
-    fn affine_parameter_gradients(x: Values, gradient: Values) -> (Values, Values) {
-        if !all_f32([&x, &gradient]) {
-            return operations::affine_parameter_gradients::<Self>(x, gradient);
+    fn affine_parameter_gradients(x: Values, rounded: Values, gradient: Values) -> (Values, Values) {
+        if !all_f32([&x, &rounded, &gradient]) {
+            return (Self::product(x, rounded, Product::Parameters), Self::column_sums(gradient));
         }
         let (x, gradient) = (rows(&x), rows(&gradient));
         let width = |t: &Values| t.shape()[t.shape().num_dims() - 1];

@@ -3,7 +3,7 @@
 
 use super::super::queue::{Queue, allocate, operands};
 use super::super::{column_sums as kernel, gpu::Launch, layer_norm, softmax};
-use super::products::{SelfAttention, product};
+use super::products::{Attention, product};
 use super::{Layers, Product, columns, operations};
 use burn::backend::TensorMetadata;
 use burn::backend::ops::{FloatTensorOps, ModuleOps};
@@ -66,23 +66,50 @@ impl Layers for CubeBackend {
         product(&a, &b, kind).unwrap_or_else(|| operations::product::<Self>(a, b, kind))
     }
 
-    fn self_attention_with_weights(qkv: CubeTensor, heads: usize) -> (CubeTensor, CubeTensor) {
-        if let Some(attention) = SelfAttention::of(&qkv, heads) {
+    fn attention_with_weights(q: CubeTensor, k: CubeTensor, v: CubeTensor, heads: usize) -> (CubeTensor, CubeTensor) {
+        if let Some(attention) = Attention::of([&q, &k, &v], heads) {
             return attention.forward();
         }
-        let columns = columns(qkv.shape()[1], qkv.dtype);
-        let [q, k, v] = operations::thirds::<Self>(qkv);
+        let columns = columns(k.shape()[1], q.dtype);
         let (read, weights) = operations::attention_with_weights::<Self>(q, k, v, heads, columns);
         (operations::in_type::<Self>(read, DType::F32), weights)
     }
 
+    fn attention_gradients(
+        q: CubeTensor,
+        k: CubeTensor,
+        v: CubeTensor,
+        weights: CubeTensor,
+        gradient: CubeTensor,
+        heads: usize,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        if gradient.dtype == q.dtype
+            && let Some(attention) = Attention::of([&q, &k, &v], heads)
+        {
+            return attention.backward(weights, gradient).into();
+        }
+        let (q, k, v) = operations::attention_gradients::<Self>(q, k, v, weights, gradient, heads);
+        [q, k, v].map(|x| operations::in_type::<Self>(x, DType::F32)).into()
+    }
+
+    fn self_attention_with_weights(qkv: CubeTensor, heads: usize) -> (CubeTensor, CubeTensor) {
+        if let Some(attention) = Attention::of([&qkv], heads) {
+            return attention.forward();
+        }
+        let [q, k, v] = operations::thirds::<Self>(qkv);
+        Self::attention_with_weights(q, k, v, heads)
+    }
+
     fn self_attention_gradient(qkv: CubeTensor, weights: CubeTensor, gradient: CubeTensor, heads: usize) -> CubeTensor {
         if gradient.dtype == qkv.dtype
-            && let Some(attention) = SelfAttention::of(&qkv, heads)
+            && let Some(attention) = Attention::of([&qkv], heads)
         {
-            return attention.backward(weights, gradient);
+            let [of_qkv] = attention.backward(weights, gradient);
+            return of_qkv;
         }
-        operations::in_type::<Self>(operations::self_attention_gradient::<Self>(qkv, weights, gradient, heads), DType::F32)
+        let [q, k, v] = operations::thirds::<Self>(qkv);
+        let (q, k, v) = Self::attention_gradients(q, k, v, weights, gradient, heads);
+        Self::float_cat(vec![q, k, v], 2)
     }
 
     fn norm(x: CubeTensor, gamma: CubeTensor, beta: CubeTensor, epsilon: f64) -> CubeTensor {

@@ -51,16 +51,21 @@ pub trait Layers: Backend {
         operations::before_relu::<Self>(output, gradient)
     }
 
-    /// Gradient of x from weight `[K, N]` and the output's `[.., N]`, in the latter's type.
+    /// Gradient of x from weight `[K, N]` and, rounded to its type, the gradient of the output `[.., N]`; in single precision.
     #[fusion(default)]
-    fn affine_input_gradient(weight: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
-        operations::affine_input_gradient::<Self>(weight, gradient)
+    fn affine_input_gradient(weight: FloatTensor<Self>, rounded: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::product(rounded, weight, Product::Input)
     }
 
-    /// Gradients of weight and bias from x `[.., K]`, in the type of products, and the output's `[.., N]`, in whose type they are.
+    /// Gradients of weight and bias from x `[.., K]`, in the type of products, and the gradient of the output `[.., N]`, rounded to it and as
+    /// it is; in single precision.
     #[fusion(default)]
-    fn affine_parameter_gradients(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        operations::affine_parameter_gradients::<Self>(x, gradient)
+    fn affine_parameter_gradients(
+        x: FloatTensor<Self>,
+        rounded: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        (Self::product(x, rounded, Product::Parameters), Self::column_sums(gradient))
     }
 
     /// A product of a linear layer, summed in single precision and of that type; shapes are as [`Product`] says.
@@ -105,9 +110,9 @@ pub trait Layers: Backend {
         operations::softmax_gradient::<Self>(weights, gradient, columns, scale)
     }
 
-    /// q `[B, Q, D]`, k and v `[B, K, D]`, all in one type -> what is read `[B, Q, D]` and the weights `[B, H, Q, K]`; softmax in single
-    /// precision
-    #[fusion(default)]
+    /// q `[B, Q, D]`, k and v `[B, K, D]`, all in one type -> what is read `[B, Q, D]` and the weights `[B, H, Q, K]` in that type; softmax
+    /// in single precision. On wgpu what is read is in single precision, too, and weights have more columns ([`columns`]).
+    #[fusion(meta = attention_meta)]
     fn attention_with_weights(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -118,8 +123,8 @@ pub trait Layers: Backend {
         operations::attention_with_weights::<Self>(q, k, v, heads, keys)
     }
 
-    /// Gradients of q, k and v, from these, the weights and the gradient of what is read.
-    #[fusion(default)]
+    /// Gradients of q, k and v, from these, the weights and the gradient of what is read; on wgpu in single precision.
+    #[fusion(meta = |q, k, v, _weights, _gradient, _heads| (single(q), single(k), single(v)))]
     fn attention_gradients(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -131,16 +136,15 @@ pub trait Layers: Backend {
         operations::attention_gradients::<Self>(q, k, v, weights, gradient, heads)
     }
 
-    /// q, k and v side by side, `[B, N, 3 D]` -> what is read `[B, N, D]` and the weights `[B, H, N, N]`, on wgpu with more columns
-    /// ([`columns`])
+    /// [`Layers::attention_with_weights`] of q, k and v side by side: `[B, N, 3 D]` -> `[B, N, D]` and `[B, H, N, N]`
     #[fusion(meta = self_attention_meta)]
     fn self_attention_with_weights(qkv: FloatTensor<Self>, heads: usize) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let [q, k, v] = operations::thirds::<Self>(qkv);
         Self::attention_with_weights(q, k, v, heads)
     }
 
-    /// The gradient of qkv, from it, the weights and the gradient of what is read.
-    #[fusion(meta = |qkv, _weights, _gradient, _heads| TensorSpec { shape: qkv.shape.clone(), dtype: DType::F32 })]
+    /// The gradient of qkv, from it, the weights and the gradient of what is read; on wgpu in single precision.
+    #[fusion(meta = |qkv, _weights, _gradient, _heads| single(qkv))]
     fn self_attention_gradient(
         qkv: FloatTensor<Self>,
         weights: FloatTensor<Self>,
@@ -202,11 +206,20 @@ fn columns(keys: usize, products: DType) -> usize {
     keys.next_multiple_of(if products == DType::F16 { 16 } else { 4 })
 }
 
+/// A tensor of this shape in single precision.
+fn single(like: &TensorSpec) -> TensorSpec {
+    TensorSpec { shape: like.shape.clone(), dtype: DType::F32 }
+}
+
+/// What [`Layers::attention_with_weights`] gives on wgpu.
+fn attention_meta(q: &TensorSpec, k: &TensorSpec, _v: &TensorSpec, heads: &usize) -> (TensorSpec, TensorSpec) {
+    let (samples, queries, columns) = (q.shape[0], q.shape[1], columns(k.shape[1], q.dtype));
+    (single(q), TensorSpec { shape: Shape::new([samples, *heads, queries, columns]), dtype: q.dtype })
+}
+
 fn self_attention_meta(qkv: &TensorSpec, heads: &usize) -> (TensorSpec, TensorSpec) {
-    let [b, n, d] = [qkv.shape[0], qkv.shape[1], qkv.shape[2] / 3];
-    let read = TensorSpec { shape: Shape::new([b, n, d]), dtype: DType::F32 };
-    let weights = TensorSpec { shape: Shape::new([b, *heads, n, columns(n, qkv.dtype)]), dtype: qkv.dtype };
-    (read, weights)
+    let third = TensorSpec { shape: Shape::new([qkv.shape[0], qkv.shape[1], qkv.shape[2] / 3]), dtype: qkv.dtype };
+    attention_meta(&third, &third, &third, heads)
 }
 
 /// `x` `[.., K]` -> `x weight + bias` `[.., N]`.

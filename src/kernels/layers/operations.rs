@@ -29,17 +29,6 @@ pub fn before_relu<B: Backend>(output: FloatTensor<B>, gradient: FloatTensor<B>)
     B::relu_backward(output, gradient)
 }
 
-pub fn affine_input_gradient<B: Layers>(weight: FloatTensor<B>, gradient: FloatTensor<B>) -> FloatTensor<B> {
-    let (products, values) = (weight.dtype(), gradient.dtype());
-    in_type::<B>(B::product(in_type::<B>(gradient, products), weight, Product::Input), values)
-}
-
-pub fn affine_parameter_gradients<B: Layers>(x: FloatTensor<B>, gradient: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
-    let (products, values) = (x.dtype(), gradient.dtype());
-    let of_weight = B::product(x, in_type::<B>(gradient.clone(), products), Product::Parameters);
-    (in_type::<B>(of_weight, values), B::column_sums(gradient))
-}
-
 pub fn product<B: Backend>(a: FloatTensor<B>, b: FloatTensor<B>, product: Product) -> FloatTensor<B> {
     let c = match product {
         Product::Forward => B::linear(a, b, None),

@@ -1,7 +1,8 @@
-//! Products of matrices on wgpu by our shaders: those of linear layers, and self-attention.
+//! Products of matrices on wgpu by our shaders: those of linear layers, and attention.
 //!
-//! Attention reads queries, keys and values where they lie, side by side in the output of one linear layer, and writes gradients to where
-//! that layer's backward pass wants them: nothing is copied or turned. Its weights have a few columns more than there are keys ([`columns`]).
+//! Attention reads queries, keys and values where they lie, each in a tensor of its own or side by side in the output of one linear layer,
+//! and writes gradients to where the backward pass wants them: nothing is copied or turned. Its weights have a few columns more than there
+//! are keys ([`columns`]).
 
 use super::gpu::sum_columns;
 use super::operations::scale;
@@ -96,102 +97,122 @@ pub fn product(a: &CubeTensor, b: &CubeTensor, product: Product) -> Option<CubeT
     Some(CubeBackend::float_reshape(whole, shape))
 }
 
-/// An attention of tokens over themselves.
-pub struct SelfAttention {
+/// An attention of queries over keys and values. T is 3 where each of these is a tensor `[B, N, D]` of its own, and 1 where they lie side
+/// by side in one, `[B, N, 3 D]`, as in self-attention.
+pub struct Attention<const T: usize> {
     products: Products,
     /// Of scores and weights.
     rows: softmax::Rows,
-    /// `[B, N, 3 D]`
-    qkv: CubeTensor,
+    tensors: [CubeTensor; T],
     samples: usize,
-    tokens: usize,
+    queries: usize,
+    keys: usize,
     /// D
     width: usize,
     heads: usize,
 }
 
-impl SelfAttention {
+impl<const T: usize> Attention<T> {
     /// None where a device or our kernels do not take it.
-    pub fn of(qkv: &CubeTensor, heads: usize) -> Option<Self> {
-        let shape = qkv.shape();
-        let (samples, tokens, width) = (shape[0], shape[1], shape[2] / 3);
-        let (rows, columns) = (samples * heads * tokens, columns(tokens, qkv.dtype));
-        let products = Products::of(&[qkv], &[rows * columns, samples * tokens * 3 * width])?;
+    ///
+    /// # Panics
+    /// With queries, keys and values that do not fit each other.
+    pub fn of(tensors: [&CubeTensor; T], heads: usize) -> Option<Self> {
+        let shapes = [0, 1, 2].map(|i| tensors[i % T].shape());
+        let ([samples, queries, row], keys, dtype) = (shapes[0].dims::<3>(), shapes[1][1], tensors[0].dtype);
+        let fit = shapes[1..].iter().all(|shape| *shape == Shape::new([samples, keys, row]));
+        assert!(fit, "queries, keys and values of other sizes: {shapes:?}");
+        let (width, rows, columns) = (row * T / 3, samples * heads * queries, columns(keys, dtype));
+        // Scores, and gradients; what is read is no larger than the gradient of queries.
+        let results: Vec<usize> = std::iter::once(rows * columns).chain(tensors.iter().map(|t| t.meta.num_elements())).collect();
+        let products = Products::of(&tensors, &results)?;
         let whole = [products.way.columns(), products.way.whole()].iter().all(|n| (width / heads).is_multiple_of(*n));
-        let rows = softmax::Rows::of(rows, columns, tokens, scale(width, heads), qkv.dtype == DType::F16)?;
-        whole.then(|| Self { products, rows, qkv: into_contiguous(qkv.clone()), samples, tokens, width, heads })
+        let rows = softmax::Rows::of(rows, columns, keys, scale(width, heads), dtype == DType::F16)?;
+        let tensors = tensors.map(Clone::clone);
+        whole.then(|| Self { products, rows, tensors: tensors.map(into_contiguous), samples, queries, keys, width, heads })
     }
 
     fn columns(&self) -> usize {
-        columns(self.tokens, self.qkv.dtype)
+        columns(self.keys, self.tensors[0].dtype)
     }
 
-    /// Queries (0), keys (1) or values (2) in `[B, N, 3 D]`.
-    fn third(&self, i: usize) -> Place {
-        let Self { tokens, width, heads, .. } = *self;
-        Place { first: i * width, row: 3 * width, head: width / heads, sample: tokens * 3 * width }
+    /// Queries, keys and values, or their gradients, which lie in `tensors` as they do in this attention's.
+    fn parts<'a>(&self, tensors: &'a [CubeTensor; T]) -> [(&'a CubeTensor, Place); 3] {
+        let Self { queries, keys, width, heads, .. } = *self;
+        let row = 3 / T * width;
+        [(0, queries), (1, keys), (2, keys)].map(|(i, tokens)| {
+            let first = if T == 1 { i * width } else { 0 };
+            (&tensors[i % T], Place { first, row, head: width / heads, sample: tokens * row })
+        })
     }
 
-    /// Tokens `[B, N, D]`.
-    fn tokens(&self) -> Place {
-        let Self { tokens, width, heads, .. } = *self;
-        Place { first: 0, row: width, head: width / heads, sample: tokens * width }
+    /// What is read `[B, Q, D]`, or its gradient.
+    fn read(&self) -> Place {
+        let Self { queries, width, heads, .. } = *self;
+        Place { first: 0, row: width, head: width / heads, sample: queries * width }
     }
 
-    /// Scores and weights `[B, H, N, P]`.
-    fn square(&self) -> Place {
-        let Self { tokens, heads, .. } = *self;
+    /// Scores and weights `[B, H, Q, P]`.
+    fn scores(&self) -> Place {
+        let Self { queries, heads, .. } = *self;
         let row = self.columns();
-        Place { first: 0, row, head: tokens * row, sample: heads * tokens * row }
+        Place { first: 0, row, head: queries * row, sample: heads * queries * row }
     }
 
-    /// Of products of tokens with tokens, and of weights with tokens.
-    fn sizes(&self, squares: bool) -> Sizes {
-        let Self { samples, tokens, width, heads, .. } = *self;
+    /// Of the products of an attention, each of which turns something else: B, where scores are made of queries and keys; nothing, where
+    /// weights gather what keys have for queries; or A, where they gather what queries have for keys.
+    fn sizes(&self, turned: Turned) -> Sizes {
+        let Self { samples, queries, keys, width, heads, .. } = *self;
         let each = width / heads;
-        let (n, columns, k) = if squares { (tokens, self.columns(), each) } else { (each, each, tokens) };
-        Sizes { samples, heads, m: tokens, n, columns, k, splits: 1 }
+        let (m, n, columns, k) = match turned {
+            Turned::B => (queries, keys, self.columns(), each),
+            Turned::A => (keys, each, each, queries),
+            _ => (queries, each, each, keys),
+        };
+        Sizes { samples, heads, m, n, columns, k, splits: 1 }
     }
 
-    fn new_square(&self, dtype: DType) -> CubeTensor {
-        allocate(&self.qkv, Shape::new([self.samples, self.heads, self.tokens, self.columns()]), dtype)
+    fn new_scores(&self, dtype: DType) -> CubeTensor {
+        allocate(&self.tensors[0], Shape::new([self.samples, self.heads, self.queries, self.columns()]), dtype)
     }
 
-    fn multiply(&self, turned: Turned, squares: bool, operands: [(&CubeTensor, Place); 3]) -> Launch<BufferBinding> {
-        self.products.multiply(turned, &self.sizes(squares), operands)
+    fn multiply(&self, turned: Turned, operands: [(&CubeTensor, Place); 3]) -> Launch<BufferBinding> {
+        self.products.multiply(turned, &self.sizes(turned), operands)
     }
 
-    /// What is read `[B, N, D]`, and the weights.
+    /// What is read `[B, Q, D]`, and the weights.
     pub fn forward(&self) -> (CubeTensor, CubeTensor) {
-        let (qkv, square) = (&self.qkv, self.square());
-        let (scores, weights) = (self.new_square(DType::F32), self.new_square(qkv.dtype));
-        let read = allocate(qkv, Shape::new([self.samples, self.tokens, self.width]), DType::F32);
+        let ([q, k, v], place) = (self.parts(&self.tensors), self.scores());
+        let [scores, weights] = [DType::F32, q.0.dtype].map(|dtype| self.new_scores(dtype));
+        let read = allocate(q.0, Shape::new([self.samples, self.queries, self.width]), DType::F32);
         self.products.queue.submit([
-            self.multiply(Turned::B, true, [(qkv, self.third(0)), (qkv, self.third(1)), (&scores, square)]),
+            self.multiply(Turned::B, [q, k, (&scores, place)]),
             softmax::forward(&self.rows, operands([&scores, &weights], self.rows.forward_sizes())),
-            self.multiply(Turned::NEITHER, false, [(&weights, square), (qkv, self.third(2)), (&read, self.tokens())]),
+            self.multiply(Turned::NEITHER, [(&weights, place), v, (&read, self.read())]),
         ]);
         (read, weights)
     }
 
-    /// The gradient of qkv, `[B, N, 3 D]`.
+    /// Gradients of queries, keys and values, in tensors as these are.
     ///
     /// # Panics
     /// With weights or a gradient of another size.
-    pub fn backward(&self, weights: CubeTensor, gradient: CubeTensor) -> CubeTensor {
-        let (qkv, square) = (&self.qkv, self.square());
+    pub fn backward(&self, weights: CubeTensor, gradient: CubeTensor) -> [CubeTensor; T] {
+        let ([q, k, v], place) = (self.parts(&self.tensors), self.scores());
         let [weights, gradient] = [weights, gradient].map(into_contiguous);
-        let (result, of_weights) = (allocate(qkv, qkv.shape(), DType::F32), self.new_square(DType::F32));
-        assert_eq!((weights.shape(), weights.dtype), (of_weights.shape(), qkv.dtype), "weights of another attention");
-        assert_eq!(gradient.shape(), Shape::new([self.samples, self.tokens, self.width]), "a gradient of another size");
-        let of_scores = self.new_square(qkv.dtype);
+        let [of_weights, of_scores] = [DType::F32, q.0.dtype].map(|dtype| self.new_scores(dtype));
+        assert_eq!((weights.shape(), weights.dtype), (of_scores.shape(), of_scores.dtype), "weights of another attention");
+        let of_read = (&gradient, self.read());
+        assert_eq!(gradient.shape(), Shape::new([self.samples, self.queries, self.width]), "a gradient of another size");
+        let results = self.tensors.each_ref().map(|x| allocate(x, x.shape(), DType::F32));
+        let [of_q, of_k, of_v] = self.parts(&results);
         self.products.queue.submit([
-            self.multiply(Turned::B, true, [(&gradient, self.tokens()), (qkv, self.third(2)), (&of_weights, square)]),
-            self.multiply(Turned::A, false, [(&weights, square), (&gradient, self.tokens()), (&result, self.third(2))]),
+            self.multiply(Turned::B, [of_read, v, (&of_weights, place)]),
+            self.multiply(Turned::A, [(&weights, place), of_read, of_v]),
             softmax::gradient(&self.rows, operands([&weights, &of_weights, &of_scores], self.rows.gradient_sizes())),
-            self.multiply(Turned::NEITHER, false, [(&of_scores, square), (qkv, self.third(1)), (&result, self.third(0))]),
-            self.multiply(Turned::A, false, [(&of_scores, square), (qkv, self.third(0)), (&result, self.third(1))]),
+            self.multiply(Turned::NEITHER, [(&of_scores, place), k, of_q]),
+            self.multiply(Turned::A, [(&of_scores, place), q, of_k]),
         ]);
-        result
+        results
     }
 }

@@ -1,6 +1,8 @@
 //! CPU twins of the shaders, on plain slices. They define what a kernel computes; on the CPU backend they are the kernel (but for
-//! layer norm, softmax and products, which `kernels::layers` has vectorised, and sums of columns, which burn adds up).
+//! layer norm, softmax and products, which `kernels::layers` has vectorised, and sums of columns, sums of squares and AdamW, which burn
+//! computes).
 
+pub mod adamw;
 pub mod column_sums;
 pub mod hog;
 pub mod layer_norm;
@@ -8,3 +10,4 @@ pub mod patch_gather;
 pub mod patch_pixels;
 pub mod product;
 pub mod softmax;
+pub mod squares;

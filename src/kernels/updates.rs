@@ -1,0 +1,196 @@
+//! What comes after the backward pass, for one parameter at a time: the squares that the length of the gradient is made of, and the step of
+//! AdamW with clipping and the loss's scale in it.
+//!
+//! By burn's operations these are a dozen launches for a parameter, and a network has hundreds of parameters. On wgpu they are shaders of
+//! ours, one launch for a step and two for a sum; everywhere else they are burn's operations in burn's order, so that they give the bits
+//! that burn's optimiser does. Nothing here is differentiated.
+
+use super::queue::{Queue, allocate, operands};
+use super::{adamw as kernel, squares};
+use burn::backend::autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::prelude::*;
+use burn::tensor::DType;
+use burn_wgpu::{CubeBackend, CubeTensor, into_contiguous};
+
+pub use super::reference::adamw::AdamWStep;
+
+/// The updates as part of a backend. [`add_squares`] and [`adamw`] check what these take for granted.
+#[backend_extension(Autodiff, Cube, Flex, Fusion)]
+pub trait Updates: Backend {
+    /// A running sum `[1]` and the squares of all values of x.
+    #[fusion(dtype = sum, shape = sum)]
+    fn add_squares(sum: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
+        sum_with_squares::<Self>(sum, x)
+    }
+
+    /// The new parameter and its first and second moment, from the old ones and the gradient, all of one shape.
+    #[fusion(meta = |parameter, _gradient, first, second, _step| (parameter.clone(), first.clone(), second.clone()))]
+    fn adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        stepped::<Self>(parameter, gradient, Some([first, second]), step)
+    }
+
+    /// The same at the first step of a parameter, when its moments are zero.
+    #[fusion(meta = |parameter, gradient, _step| (parameter.clone(), gradient.clone(), gradient.clone()))]
+    fn first_adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        stepped::<Self>(parameter, gradient, None, step)
+    }
+}
+
+/// A parameter and its moments.
+type Stepped<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
+
+fn sum_with_squares<B: Backend>(sum: FloatTensor<B>, x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_add(sum, B::float_sum(B::float_powi_scalar(x, 2.into())))
+}
+
+/// In the order of burn's AdamW.
+fn stepped<B: Backend>(
+    parameter: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    moments: Option<[FloatTensor<B>; 2]>,
+    step: AdamWStep,
+) -> Stepped<B> {
+    let gradient = if step.factor == 1.0 { gradient } else { B::float_mul_scalar(gradient, step.factor.into()) };
+    let mut first = B::float_mul_scalar(gradient.clone(), (1.0 - step.beta1).into());
+    let mut second = B::float_mul_scalar(B::float_powi_scalar(gradient, 2.into()), (1.0 - step.beta2).into());
+    if let Some([old_first, old_second]) = moments {
+        first = B::float_add(B::float_mul_scalar(old_first, step.beta1.into()), first);
+        second = B::float_add(B::float_mul_scalar(old_second, step.beta2.into()), second);
+    }
+    let [first_weight, second_weight] = step.corrections();
+    let deviation = B::float_sqrt(B::float_div_scalar(second.clone(), second_weight.into()));
+    let update = B::float_div(B::float_div_scalar(first.clone(), first_weight.into()), B::float_add_scalar(deviation, step.epsilon.into()));
+    let decay = step.decay();
+    let kept = if decay == 0.0 { parameter } else { B::float_mul_scalar(parameter, (1.0 - decay).into()) };
+    (B::float_sub(kept, B::float_mul_scalar(update, step.rate.into())), first, second)
+}
+
+impl Updates for Flex {}
+
+/// The way to our shaders, where there are values of f32.
+fn queue(tensors: &[&CubeTensor]) -> Option<Queue> {
+    let fit = tensors.iter().all(|t| t.dtype == DType::F32 && t.shape().num_elements() > 0);
+    Queue::of(tensors.first()?).filter(|_| fit)
+}
+
+/// A step by our shader; none where it does not fit.
+fn stepped_by_shader(
+    parameter: &CubeTensor,
+    gradient: &CubeTensor,
+    moments: Option<[&CubeTensor; 2]>,
+    step: &AdamWStep,
+) -> Option<Stepped<CubeBackend>> {
+    let all: Vec<&CubeTensor> = [parameter, gradient].into_iter().chain(moments.into_iter().flatten()).collect();
+    let queue = queue(&all)?;
+    let shape = parameter.shape();
+    let [parameter, gradient] = [parameter, gradient].map(|t| into_contiguous(t.clone()));
+    let moments = moments.map(|both| both.map(|t| into_contiguous(t.clone())));
+    let made = [(); 3].map(|()| allocate(&parameter, shape.clone(), DType::F32));
+    let sources = operands([&parameter, &gradient], [kernel::SAMPLE; 2]);
+    let moments = moments.as_ref().map(|both| operands(both.each_ref(), [kernel::SAMPLE; 2]));
+    let results = operands(made.each_ref(), [kernel::SAMPLE; 3]);
+    queue.submit([kernel::launch(shape.num_elements(), step, sources, moments, results)]);
+    Some(made.into())
+}
+
+impl Updates for CubeBackend {
+    fn add_squares(sum: CubeTensor, x: CubeTensor) -> CubeTensor {
+        let Some(queue) = queue(&[&sum, &x]) else {
+            return sum_with_squares::<Self>(sum, x);
+        };
+        let [sum, x] = [sum, x].map(into_contiguous);
+        let values = x.shape().num_elements();
+        let chunks = allocate(&x, Shape::new([squares::chunks(values)]), DType::F32);
+        let made = allocate(&x, Shape::new([1]), DType::F32);
+        queue.submit([
+            squares::squares(values, operands([&x, &chunks], squares::sizes(values))),
+            squares::add(values, operands([&chunks, &sum, &made], [0; 3])),
+        ]);
+        made
+    }
+
+    fn adamw(
+        parameter: CubeTensor,
+        gradient: CubeTensor,
+        first: CubeTensor,
+        second: CubeTensor,
+        step: AdamWStep,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        stepped_by_shader(&parameter, &gradient, Some([&first, &second]), &step)
+            .unwrap_or_else(|| stepped::<Self>(parameter, gradient, Some([first, second]), step))
+    }
+
+    fn first_adamw(parameter: CubeTensor, gradient: CubeTensor, step: AdamWStep) -> (CubeTensor, CubeTensor, CubeTensor) {
+        stepped_by_shader(&parameter, &gradient, None, &step).unwrap_or_else(|| stepped::<Self>(parameter, gradient, None, step))
+    }
+}
+
+impl<B: Updates, C: CheckpointStrategy> Updates for Autodiff<B, C> {
+    fn add_squares(sum: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::from_inner(B::add_squares(Self::inner(sum), Self::inner(x)))
+    }
+
+    fn adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [parameter, gradient, first, second] = [parameter, gradient, first, second].map(Self::inner);
+        let (parameter, first, second) = B::adamw(parameter, gradient, first, second, step);
+        (Self::from_inner(parameter), Self::from_inner(first), Self::from_inner(second))
+    }
+
+    fn first_adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let (parameter, first, second) = B::first_adamw(Self::inner(parameter), Self::inner(gradient), step);
+        (Self::from_inner(parameter), Self::from_inner(first), Self::from_inner(second))
+    }
+}
+
+/// A running sum `[1]` and the squares of all values of `x`: `[1]`.
+///
+/// # Panics
+/// If `sum` is not one value.
+pub fn add_squares<const D: usize>(sum: Tensor<1>, x: Tensor<D>) -> Tensor<1> {
+    assert_eq!(sum.dims(), [1], "a running sum is one value");
+    Tensor::from_dispatch(<Dispatch as Updates>::add_squares(sum.into_dispatch(), x.into_dispatch()))
+}
+
+/// A step of AdamW: the new parameter and its first and second moment, from parameter, gradient and moments; without these at the first
+/// step.
+///
+/// # Panics
+/// With tensors of different shapes.
+pub fn adamw<const D: usize>(
+    parameter: Tensor<D>,
+    gradient: Tensor<D>,
+    moments: Option<[Tensor<D>; 2]>,
+    step: AdamWStep,
+) -> [Tensor<D>; 3] {
+    let shape = parameter.dims();
+    let same = moments.iter().flatten().chain([&gradient]).all(|t| t.dims() == shape);
+    assert!(same, "a gradient or moments of another size than the parameter");
+    let [parameter, gradient] = [parameter, gradient].map(Tensor::into_dispatch);
+    let (parameter, first, second) = match moments.map(|both| both.map(Tensor::into_dispatch)) {
+        Some([first, second]) => <Dispatch as Updates>::adamw(parameter, gradient, first, second, step),
+        None => <Dispatch as Updates>::first_adamw(parameter, gradient, step),
+    };
+    [parameter, first, second].map(Tensor::from_dispatch)
+}
