@@ -48,6 +48,8 @@ impl Source for Numbers {
         Ok(positions.iter().map(|&p| if self.bad == Some(p) { f32::NAN } else { 1.0 }).collect())
     }
 
+    fn upload_ahead(&self, _batch: &Vec<f32>, _device: &Device) {}
+
     fn names(&self, positions: &[usize]) -> Vec<String> {
         positions.iter().map(|p| format!("face {p}")).collect()
     }

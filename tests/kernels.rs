@@ -325,7 +325,7 @@ fn updates_over_the_largest_binding_are_split() {
         let moments = later.then(|| [&first, &second].map(|v| placed(&gpu, v, adamw::SAMPLE)));
         let results = [(); 3].map(|()| placed(&gpu, &vec![f32::NAN; n], adamw::SAMPLE));
         gpu.run(&[adamw::launch(n, &step, sources, moments, results.clone())]).unwrap();
-        let moments = later.then(|| [first.as_slice(), second.as_slice()]);
+        let moments = later.then_some([first.as_slice(), second.as_slice()]);
         let exact = reference::adamw::adamw(&parameter, &gradient, moments, &step);
         for (what, (ours, exact)) in ["parameter", "first", "second"].iter().zip(results.iter().zip(&exact)) {
             close(what, &inside(&gpu, ours), exact);

@@ -216,7 +216,7 @@ fn record<O: Recorded>(objective: &mut O, mut model: O::Model, s: &Settings, tra
             tensors.insert(format!("mask/{step}"), Stored::floats(vec![BATCH, s.grid().pow(2)], &mask));
         }
         let position = Position { streams: Streams::new(0), stage: training.kind(), step: step as u64 };
-        let pass = Passed::over(&*objective, &model, 1.0, &parts, position, Place { shards: &shards, device }).unwrap();
+        let pass = Passed::over(&*objective, &model, 1.0, &parts, None, position, Place { shards: &shards, device }).unwrap();
         let mut gradients = Collect { gradients: Some(&pass.gradients), ..Collect::default() };
         model.visit(&mut gradients);
         for (path, shape, values) in gradients.found {
@@ -227,9 +227,8 @@ fn record<O: Recorded>(objective: &mut O, mut model: O::Model, s: &Settings, tra
         }
         losses.push(pass.loss);
         model = optimizer.step(model, pass.gradients, pass.norm, schedule.rate(step as u64));
-        let responses: Vec<f32> = pass.responses.into_iter().flatten().flat_map(|r| read_values(r).unwrap()).collect();
-        if !responses.is_empty() {
-            objective.after_step(step as u64, positions, &responses);
+        if !pass.responses.is_empty() {
+            objective.after_step(step as u64, positions, &pass.responses);
         }
         if step == s.revise.start_epoch {
             rows = objective.rows();

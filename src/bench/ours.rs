@@ -188,12 +188,13 @@ impl Side {
             .collect::<Result<Vec<_>>>()?;
         let optimizer = Optimizer::new(&model, &training.optimizer(s));
         let mut optimizer = optimizer.in_precision(self.shards.precision(), LossScale::default());
-        let (shards, device, part) = (self.shards.clone(), self.device.clone(), case.part);
+        let (shards, device, part, is_cpu) = (self.shards.clone(), self.device.clone(), case.part, self.open.is_cpu);
         let (mut slot, mut count) = (Some(model), 0);
         let work = repeated(case.batch, move || {
             let here = Position { streams: Streams::new(0), stage: training.kind(), step: count };
             let loaded = &batches[count as usize % BATCHES];
             count += 1;
+            let next = (!is_cpu).then(|| &batches[count as usize % BATCHES]);
             let model = slot.take().context("the model is inside a step")?;
             let (model, pending) = match part {
                 Part::Forward => {
@@ -206,7 +207,7 @@ impl Side {
                 }
                 _ => {
                     let place = Place { shards: &shards, device: &device };
-                    let Stepped { model, .. } = step(&mut objective, model, &mut optimizer, loaded, regime.lr, here, place)?;
+                    let Stepped { model, .. } = step(&mut objective, model, &mut optimizer, loaded, next, regime.lr, here, place)?;
                     // Every step has waited for its loss.
                     (model, None)
                 }
@@ -223,7 +224,7 @@ impl Side {
         Box::new(move |seconds| {
             let (began, mut faces) = (Instant::now(), 0);
             let make = |item: usize| Loaded::prepare(&*source, item as u64, &positions(item, batch, source.faces()), parts);
-            loader::ahead(0..usize::MAX, workers, AHEAD, make, |_, loaded| {
+            loader::ahead(0..usize::MAX, workers, AHEAD, make, |_, loaded, _| {
                 faces += loaded?.positions.len() as u64;
                 Ok(if began.elapsed().as_secs_f64() < seconds { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
             })?;

@@ -133,7 +133,7 @@ impl PredictArgs {
             workers,
             2,
             |n| read(batches[n], &recogniser, landmarks.as_ref()),
-            |n, batch| {
+            |n, batch, _| {
                 let logits = recogniser.read_logits(&batch.prepared)?;
                 self.tell(batches[n], &batch, &logits, &recogniser, &mut counts)?;
                 if self.explain.is_some() && explained.len() < EXPLAINED {

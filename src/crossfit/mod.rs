@@ -192,7 +192,7 @@ impl Asker<'_> {
             answers.into_iter().collect()
         };
         let mut said = Vec::with_capacity(questions.len());
-        loader::ahead(0..rounds.len(), 1, 2, cut, |round, parts| {
+        loader::ahead(0..rounds.len(), 1, 2, cut, |round, parts, _| {
             let mut parts = parts?;
             // They may have been cut before there was no memory for such parts.
             if parts.len() < rounds[round].len().div_ceil(room.part()) {

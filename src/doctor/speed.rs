@@ -297,7 +297,7 @@ impl<'a> Bench<'a> {
         let began = Instant::now();
         let place = Place { shards: &self.shards, device: &self.device };
         let rate = Regime::of(training, self.settings).min_lr;
-        let Stepped { model, .. } = step(objective, model, optimizer, &loaded, rate, here, place)?;
+        let Stepped { model, .. } = step(objective, model, optimizer, &loaded, None, rate, here, place)?;
         let whole = began.elapsed().as_secs_f64();
         let face = passes.unwrap_or(whole).min(whole) / n;
         Ok((model, Pace { prepare, face, update: whole - n * face, at_once: faces }))

@@ -16,15 +16,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Passed {
     /// Multiplied by the factor that was asked for.
     pub gradients: GradientsParams,
-    /// One for each part, in order.
-    pub responses: Vec<Option<Tensor<2>>>,
+    /// `[n, C]` in batch order; empty where none is wanted.
+    pub responses: Vec<f32>,
     pub loss: f64,
     /// Of the gradients, without the factor.
     pub norm: f64,
 }
 
 impl Passed {
-    /// Over the parts of a batch as they are cut.
+    /// Over the parts of a batch as they are cut; the faces of the `next` step are uploaded while the device is at work.
     ///
     /// # Errors
     /// When the device cannot be read; [`Stopped`](crate::run::Stopped) where that is asked for between two rounds of parts.
@@ -33,15 +33,23 @@ impl Passed {
         model: &O::Model,
         factor: f32,
         parts: &[<O::Source as Source>::Batch],
+        next: Option<&Loaded<<O::Source as Source>::Batch>>,
         here: Position,
         Place { shards, device }: Place,
     ) -> Result<Self> {
         let pass = shards.gradients(objective, model, parts, here, factor, device)?;
         let norm = gradient_norm(model, &pass.gradients);
-        let both = Tensor::cat(std::iter::once(pass.loss).chain(norm).collect(), 0);
-        let values = read_values(both)?;
+        if let Some(next) = next {
+            next.upload_ahead(&*objective.source(), device);
+        }
+        // All that is to be read at once: each reading waits for everything that was asked of the device before.
+        let firsts: Vec<Tensor<1>> = std::iter::once(pass.loss).chain(norm).collect();
+        let count = firsts.len();
+        let responses = pass.responses.into_iter().flatten().map(|response| response.flatten::<1>(0, 1));
+        let mut values = read_values(Tensor::cat(firsts.into_iter().chain(responses).collect(), 0))?;
+        let responses = values.split_off(count);
         let norm = values.get(1).map_or(0.0, |norm| f64::from(*norm) / f64::from(factor));
-        Ok(Self { gradients: pass.gradients, responses: pass.responses, loss: f64::from(values[0]), norm })
+        Ok(Self { gradients: pass.gradients, responses, loss: f64::from(values[0]), norm })
     }
 
     pub fn is_finite(&self) -> bool {
@@ -81,6 +89,7 @@ impl Fit {
         model: &O::Model,
         factor: f32,
         loaded: &mut Loaded<<O::Source as Source>::Batch>,
+        next: Option<&Loaded<<O::Source as Source>::Batch>>,
         here: Position,
         place: Place,
         mut tell: impl FnMut(String),
@@ -91,7 +100,7 @@ impl Fit {
         // It may have been prepared before there was no memory for such parts.
         loaded.cut(&*objective.source(), self.parts(shards))?;
         loop {
-            let error = match survive(|| Passed::over(objective, model, factor, &loaded.parts, here, place)) {
+            let error = match survive(|| Passed::over(objective, model, factor, &loaded.parts, next, here, place)) {
                 Ok(pass) => return Ok(pass),
                 Err(error) => error,
             };
@@ -149,6 +158,8 @@ mod tests {
             Ok(positions.iter().map(|&p| p as f32).collect())
         }
 
+        fn upload_ahead(&self, _batch: &Vec<f32>, _device: &Device) {}
+
         fn names(&self, positions: &[usize]) -> Vec<String> {
             positions.iter().map(usize::to_string).collect()
         }
@@ -200,7 +211,7 @@ mod tests {
         let here = Position { streams: Streams::new(0), stage: "test", step: 0 };
         let mut told = Vec::new();
         let place = Place { shards: &shards, device: &device };
-        let pass = fit.passes(room, &model, 1.0, &mut loaded, here, place, |text| told.push(text))?;
+        let pass = fit.passes(room, &model, 1.0, &mut loaded, None, here, place, |text| told.push(text))?;
         let gradient = pass.gradients.get::<2>(model.weight.id).context("the weight's gradient")?;
         Ok((read_values(gradient)?, loaded.parts[0].len(), told))
     }
@@ -240,7 +251,7 @@ mod tests {
         for (step, mut loaded) in [ahead(), ahead(), ahead()].into_iter().enumerate() {
             let here = Position { streams: Streams::new(0), stage: "test", step: step as u64 };
             let mut told = Vec::new();
-            fit.passes(&room, &model, 1.0, &mut loaded, here, place, |text| told.push(text)).unwrap();
+            fit.passes(&room, &model, 1.0, &mut loaded, None, here, place, |text| told.push(text)).unwrap();
             assert_eq!((loaded.parts.len(), told.len(), fit.parts(&shards)), (4, usize::from(step == 0), 4), "step {step}");
         }
     }

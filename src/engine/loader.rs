@@ -16,6 +16,8 @@ struct Window<T> {
 
 /// Makes `items` on `workers` threads, at most `ahead` items beyond the consumer, and consumes them in order on the calling thread.
 ///
+/// `consume` also gets a look at the item after that, if it is ready.
+///
 /// What is made may depend on nothing but the item's number, so the result does not depend on `workers`. Stops early when `consume`
 /// says so or fails.
 pub fn ahead<T: Send>(
@@ -23,7 +25,7 @@ pub fn ahead<T: Send>(
     workers: usize,
     ahead: usize,
     make: impl Fn(usize) -> T + Sync,
-    mut consume: impl FnMut(usize, T) -> Result<ControlFlow<()>>,
+    mut consume: impl FnMut(usize, T, Option<&T>) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
     let window = Mutex::new(Window { next: items.start, wanted: items.start, ready: BTreeMap::new(), stopped: false });
     let changed = Condvar::new();
@@ -60,11 +62,12 @@ pub fn ahead<T: Send>(
             });
         }
         let _stop = Stop(&window, &changed);
+        let mut next: Option<T> = None;
         for item in items.clone() {
             let made = {
                 let mut w = lock();
                 loop {
-                    if let Some(made) = w.ready.remove(&item) {
+                    if let Some(made) = next.take().or_else(|| w.ready.remove(&item)) {
                         w.wanted = item + 1;
                         break Some(made);
                     }
@@ -74,10 +77,11 @@ pub fn ahead<T: Send>(
                     w = changed.wait(w).unwrap_or_else(PoisonError::into_inner);
                 }
             };
+            next = lock().ready.remove(&(item + 1));
             changed.notify_all();
             // A worker that panicked stops the window; leaving the scope passes its panic on.
             let Some(made) = made else { break };
-            if consume(item, made)?.is_break() {
+            if consume(item, made, next.as_ref())?.is_break() {
                 break;
             }
         }
@@ -98,7 +102,8 @@ mod tests {
                 workers,
                 4,
                 |i| i * i,
-                |i, v| {
+                |i, v, next| {
+                    assert!(next.is_none_or(|next| *next == (i + 1) * (i + 1)));
                     seen.push((i, v));
                     Ok(ControlFlow::Continue(()))
                 },
@@ -116,20 +121,20 @@ mod tests {
             3,
             2,
             |i| i,
-            |_, _| {
+            |_, _, _| {
                 count += 1;
                 Ok(if count == 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             },
         )
         .unwrap();
         assert_eq!(count, 5);
-        assert!(ahead(0..10, 2, 2, |i| i, |i, _| if i == 3 { anyhow::bail!("no") } else { Ok(ControlFlow::Continue(())) }).is_err());
+        assert!(ahead(0..10, 2, 2, |i| i, |i, _, _| if i == 3 { anyhow::bail!("no") } else { Ok(ControlFlow::Continue(())) }).is_err());
     }
 
     #[test]
     fn a_panicking_worker_does_not_hang_the_loop() {
         let result = std::panic::catch_unwind(|| {
-            ahead(0..10, 2, 2, |i| if i == 4 { panic!("made of glass") } else { i }, |_, _| Ok(ControlFlow::Continue(())))
+            ahead(0..10, 2, 2, |i| if i == 4 { panic!("made of glass") } else { i }, |_, _, _| Ok(ControlFlow::Continue(())))
         });
         assert!(result.is_err());
     }

@@ -26,6 +26,9 @@ pub trait Source: Send + Sync {
     /// Makes the batch of some positions. Depends on nothing but its arguments.
     fn prepare(&self, epoch: u64, positions: &[usize]) -> Result<Self::Batch>;
 
+    /// Begins to bring a batch to the device that it will be trained on there.
+    fn upload_ahead(&self, batch: &Self::Batch, device: &Device);
+
     /// What the faces at some positions are called.
     fn names(&self, positions: &[usize]) -> Vec<String>;
 

@@ -35,6 +35,11 @@ impl<B> Loaded<B> {
         }
         Ok(())
     }
+
+    /// Begins to bring all parts to the device that they will be trained on.
+    pub fn upload_ahead<S: Source<Batch = B>>(&self, source: &S, device: &Device) {
+        self.parts.iter().for_each(|part| source.upload_ahead(part, device));
+    }
 }
 
 /// Faces of a part of so many, at most `parts` of them.
@@ -59,20 +64,22 @@ pub struct Stepped<M> {
 }
 
 /// One optimiser step: forward and backward over all parts, the update at `rate`, and what the objective learns from the responses. A step
-/// that overflows half precision changes nothing but the scale of the loss.
+/// that overflows half precision changes nothing but the scale of the loss. The faces of the `next` step are uploaded meanwhile.
 ///
 /// # Errors
 /// When the device cannot be read, or the loss or gradient is not finite for another reason.
+#[expect(clippy::too_many_arguments)]
 pub fn step<O: Objective>(
     objective: &mut O,
     model: O::Model,
     optimizer: &mut Optimizer,
     loaded: &Loaded<<O::Source as Source>::Batch>,
+    next: Option<&Loaded<<O::Source as Source>::Batch>>,
     rate: f64,
     here: Position,
     place: Place,
 ) -> Result<Stepped<O::Model>> {
-    let pass = Passed::over(&*objective, &model, optimizer.loss_factor(), &loaded.parts, here, place)?;
+    let pass = Passed::over(&*objective, &model, optimizer.loss_factor(), &loaded.parts, next, here, place)?;
     let (loss, norm) = (pass.loss, pass.norm);
     if !pass.is_finite() {
         if optimizer.overflowed() {
@@ -97,8 +104,8 @@ pub(super) fn update<O: Objective>(
 ) -> Result<O::Model> {
     let model = optimizer.step(model, pass.gradients, pass.norm, rate);
     let refresh = objective.refreshes();
-    let responses = if refresh { shards.responses(&*objective, &model, &loaded.parts, here, device) } else { pass.responses };
-    let responses = read_responses(responses)?;
+    let responses =
+        if refresh { read_responses(shards.responses(&*objective, &model, &loaded.parts, here, device))? } else { pass.responses };
     if !responses.is_empty() {
         objective.after_step(loaded.epoch, &loaded.positions, &responses);
     }

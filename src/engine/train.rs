@@ -128,10 +128,12 @@ pub fn train<O: Objective>(objective: &mut O, fresh: &dyn Fn() -> Result<O::Mode
         };
         let first = if t.learner.epoch_open { per_epoch } else { t.learner.step % per_epoch };
         let mut went_back = None;
-        let ended = loader::ahead(first as usize..per_epoch as usize, plan.workers, AHEAD, make, |_, made| {
+        let ended = loader::ahead(first as usize..per_epoch as usize, plan.workers, AHEAD, make, |_, made, next| {
             plan.control.go_on()?;
             let rate = schedule.rate(t.learner.step);
-            match t.take(made?, rate, &fit).with_context(|| format!("step {} of {}", t.learner.step + 1, plan.state.stage))? {
+            // A processor is at work itself, and has what it works on.
+            let next = next.and_then(|next| next.as_ref().ok()).filter(|_| plan.compiles);
+            match t.take(made?, next, rate, &fit).with_context(|| format!("step {} of {}", t.learner.step + 1, plan.state.stage))? {
                 StepEnd::WentBack(back) => {
                     went_back = Some(back);
                     return Ok(ControlFlow::Break(()));
@@ -209,7 +211,13 @@ impl<'a, O: Objective> Training<'a, O> {
     }
 
     /// One step, taken, left out, or with those before it taken back.
-    fn take(&mut self, mut loaded: Loaded<<O::Source as Source>::Batch>, rate: f64, fit: &Fit) -> Result<StepEnd> {
+    fn take(
+        &mut self,
+        mut loaded: Loaded<<O::Source as Source>::Batch>,
+        next: Option<&Loaded<<O::Source as Source>::Batch>>,
+        rate: f64,
+        fit: &Fit,
+    ) -> Result<StepEnd> {
         let Self { objective, plan, learner, saved, .. } = self;
         let (objective, plan) = (&mut **objective, *plan);
         let here = Position { streams: plan.streams, stage: plan.kind, step: learner.step };
@@ -224,7 +232,7 @@ impl<'a, O: Objective> Training<'a, O> {
             plan.control.end();
             leave(plan, learner, checkpoint)
         };
-        let passes = || fit.passes(&*objective, learner.model()?, factor, &mut loaded, here, place, told);
+        let passes = || fit.passes(&*objective, learner.model()?, factor, &mut loaded, next, here, place, told);
         let pass = plan.control.or_leave(passes, save)?;
         if objective.refreshes() {
             // A second pass is to come, and nothing is changed yet.

@@ -101,6 +101,10 @@ impl Source for LabelledFaces {
         Ok(FaceBatch { epoch, positions: positions.to_vec(), views })
     }
 
+    fn upload_ahead(&self, batch: &FaceBatch, device: &Device) {
+        batch.views.iter().for_each(|view| self.input.upload_ahead(&view.crops, device));
+    }
+
     fn names(&self, positions: &[usize]) -> Vec<String> {
         positions.iter().map(|&position| self.pack.faces()[self.train[position]].id.clone()).collect()
     }
@@ -540,7 +544,7 @@ pub fn read_logits(model: &Classifier, pack: &Pack, faces: &[usize], settings: &
         };
         rounds[round].chunks(rounds[round].len().div_ceil(shards.count())).map(part).collect()
     };
-    loader::ahead(0..rounds.len(), 1, 2, make, |_, parts| {
+    loader::ahead(0..rounds.len(), 1, 2, make, |_, parts, _| {
         shards.go_on()?;
         let parts = parts?;
         let outputs = shards.map(&parts, |_, views| {

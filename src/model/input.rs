@@ -8,6 +8,7 @@ use crate::transform::augment::fit;
 use crate::transform::normalize::scales;
 use burn::prelude::*;
 use safetensors::Dtype;
+use std::sync::{Mutex, PoisonError};
 
 /// The input that settings describe.
 #[derive(Clone, Copy, Debug)]
@@ -24,9 +25,21 @@ pub struct Crops {
     pixels: Vec<u8>,
     scales: Vec<f32>,
     count: usize,
+    uploaded: Uploaded,
+}
+
+/// Crops on a device before somebody asked for them there. Not part of what crops are: a copy has none.
+#[derive(Debug, Default)]
+struct Uploaded(Mutex<Option<(Device, Faces)>>);
+
+impl Clone for Uploaded {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 /// Crops on the device.
+#[derive(Debug)]
 pub struct Faces {
     /// `[B, H, W, C]` of u8
     pixels: Tensor<4, Int>,
@@ -70,7 +83,7 @@ impl Input {
         let rows = crops.pixels.chunks(self.side * self.channels);
         let pixels = rows.flat_map(|row| row.chunks(self.channels).rev().flatten()).copied().collect();
         // Scales and shifts are of whole crops: a mirror does not change them.
-        Crops { pixels, scales: crops.scales.clone(), count: crops.count }
+        Crops { pixels, scales: crops.scales.clone(), count: crops.count, uploaded: Uploaded::default() }
     }
 
     /// Crops as they are uploaded: `pixels` `[B, H, W, C]` of u8, `scales` `[B, 2, C]`.
@@ -83,7 +96,21 @@ impl Input {
         ]
     }
 
+    /// Uploads crops that will be asked for later: while a device computes, this takes none of its time.
+    pub fn upload_ahead(&self, crops: &Crops, device: &Device) {
+        let faces = self.upload(crops, device);
+        *crops.uploaded.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((device.clone(), faces));
+    }
+
+    /// Crops on a device; once those that were uploaded ahead.
     pub fn upload(&self, crops: &Crops, device: &Device) -> Faces {
+        let ahead = crops.uploaded.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((there, faces)) = ahead
+            && there == *device
+            && there.is_autodiff() == device.is_autodiff()
+        {
+            return faces;
+        }
         let shape = [crops.count, self.side, self.side, self.channels];
         let scales = TensorData::new(crops.scales.clone(), [crops.count, 2, self.channels]);
         Faces {
@@ -195,5 +222,24 @@ mod tests {
         assert!(off < bytes.len() / 10 && bytes.iter().any(|v| *v > 0.1), "{off} of {}", bytes.len());
         let rotated: Vec<f32> = bytes.iter().skip(4).chain(&bytes[..4]).copied().collect();
         assert!(rotated.iter().zip(&floats).filter(|(a, b)| (*a - *b).abs() > 1e-4).count() > bytes.len() / 2, "the test sees nothing");
+    }
+    /// And are gone then: a second pass over a batch uploads it again.
+    #[test]
+    fn crops_uploaded_ahead_are_taken_once_and_by_their_own_device() {
+        let mut s = Settings::default();
+        (s.data.size, s.vit.patch) = (8, 4);
+        let input = Input::of(&s);
+        let crops = input.whole([Pixels::new(8, 8, 3, (0..8 * 8 * 3).map(|i| (i * 7) as u8).collect())]);
+        let (device, graph) = (Device::flex(), Device::flex().autodiff());
+        let is_there = |crops: &Crops| crops.uploaded.0.lock().unwrap().is_some();
+        let values = |device: &Device| read_values(input.upload(&crops, device).patches()).unwrap();
+        let expected = values(&device);
+        for asked in [&device, &graph] {
+            input.upload_ahead(&crops, &graph);
+            assert!(is_there(&crops) && !is_there(&crops.clone()));
+            assert_eq!(values(asked), expected);
+            assert!(!is_there(&crops));
+        }
+        assert_eq!(values(&graph), expected);
     }
 }

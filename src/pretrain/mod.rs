@@ -74,6 +74,10 @@ impl Source for MaskedFaces {
         Ok(batch)
     }
 
+    fn upload_ahead(&self, batch: &MaskedBatch, device: &Device) {
+        self.input.upload_ahead(&batch.crops, device);
+    }
+
     fn names(&self, positions: &[usize]) -> Vec<String> {
         positions.iter().map(|&position| self.pack.faces()[self.train[position]].id.clone()).collect()
     }

@@ -1,7 +1,7 @@
 //! Checks of the kernels over rows, layer norm and softmax: golden vectors, and larger sizes beside the CPU in double precision.
 
 use super::kernels::{floats, normals, upload};
-use super::{Finding, Golden, rate, relative_error};
+use super::{Finding, Golden, rate, relative_error, repeated};
 use crate::engine::read_values;
 use crate::kernels::layers::Layers;
 use crate::kernels::reference::{layer_norm, softmax};
@@ -103,12 +103,7 @@ pub fn repeats(device: &Device) -> Result<Finding> {
         }
         Ok(all)
     };
-    let first = once()?;
-    let mut changed = 0;
-    for _ in 0..3 {
-        changed += once()?.iter().zip(&first).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
-    }
-    Ok(Finding::new(changed as f64, 0.0))
+    repeated(once)
 }
 
 /// Type, and bound, of weights.
