@@ -89,7 +89,7 @@ impl Fit {
         model: &O::Model,
         factor: f32,
         loaded: &mut Loaded<<O::Source as Source>::Batch>,
-        next: Option<&Loaded<<O::Source as Source>::Batch>>,
+        mut next: Option<&Loaded<<O::Source as Source>::Batch>>,
         here: Position,
         place: Place,
         mut tell: impl FnMut(String),
@@ -104,10 +104,17 @@ impl Fit {
                 Ok(pass) => return Ok(pass),
                 Err(error) => error,
             };
-            if !is_out_of_memory(&error) || loaded.parts.len() >= loaded.positions.len() {
+            if !is_out_of_memory(&error) {
                 return Err(error);
             }
             device.memory_cleanup();
+            // It may have been the next faces that there was no memory for.
+            if next.take().is_some() {
+                continue;
+            }
+            if loaded.parts.len() >= loaded.positions.len() {
+                return Err(error);
+            }
             self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(2 * n)).ok();
             loaded.cut(&*objective.source(), self.parts(shards))?;
             let at_once = loaded.positions.len().div_ceil(loaded.parts.len()) * shards.count();
@@ -158,7 +165,9 @@ mod tests {
             Ok(positions.iter().map(|&p| p as f32).collect())
         }
 
-        fn upload_ahead(&self, _batch: &Vec<f32>, _device: &Device) {}
+        fn upload_ahead(&self, batch: &Vec<f32>, _device: &Device) {
+            assert!(batch.len() < 100, "out of memory");
+        }
 
         fn names(&self, positions: &[usize]) -> Vec<String> {
             positions.iter().map(usize::to_string).collect()
@@ -236,6 +245,21 @@ mod tests {
         assert!(format!("{error:#}").contains("out of device memory"), "{error:#}");
         let error = gradient(&Room { faces: 0, says: "an index is out of range" }).unwrap_err();
         assert!(format!("{error:#}").contains("out of range"), "{error:#}");
+    }
+
+    #[test]
+    fn faces_that_do_not_fit_beside_a_step_are_uploaded_with_their_own() {
+        let device = Device::flex().autodiff();
+        let model = LinearConfig::new(1, 1).init(&device);
+        let (shards, fit) = (Shards::new(2).unwrap(), Fit::new(1));
+        let room = Room { faces: 12, says: "" };
+        let source = room.source();
+        let prepare = |faces: usize| Loaded::prepare(&*source, 0, &(0..faces).collect::<Vec<_>>(), 2).unwrap();
+        let (mut loaded, next) = (prepare(12), prepare(200));
+        let here = Position { streams: Streams::new(0), stage: "test", step: 0 };
+        let place = Place { shards: &shards, device: &device };
+        let pass = fit.passes(&room, &model, 1.0, &mut loaded, Some(&next), here, place, |text| panic!("{text}")).unwrap();
+        assert!(pass.is_finite() && loaded.parts.len() == 2 && fit.parts(&shards) == 2);
     }
 
     /// Batches are prepared ahead, so some are as large as they were before the first one did not fit.

@@ -79,10 +79,11 @@ fn stepped<B: Backend>(
 
 impl Updates for Flex {}
 
-/// The way to our shaders, where there are values of f32.
+/// The way to our shaders, where there are values of f32, and a device binds as many buffers as the largest of them wants.
 fn queue(tensors: &[&CubeTensor]) -> Option<Queue> {
     let fit = tensors.iter().all(|t| t.dtype == DType::F32 && t.shape().num_elements() > 0);
-    Queue::of(tensors.first()?).filter(|_| fit)
+    let binds = |queue: &Queue| queue.gpu().device().limits().max_storage_buffers_per_shader_stage as usize >= kernel::ADAMW.buffers;
+    Queue::of(tensors.first()?).filter(|queue| fit && binds(queue))
 }
 
 /// A step by our shader; none where it does not fit.
