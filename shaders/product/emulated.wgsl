@@ -1,6 +1,6 @@
 // What shaders/product.wgsl computes with, on any device: of 16 x 16 values of C each of 32 lanes holds eight of a row, and reads what it needs
-// of A and B where that lies. For tests of everything around the matrices, on whole numbers of 8 bits: no feature is needed, and tiles fit
-// into the workgroup memory that every device has.
+// of A and B where that lies. For tests of everything around the matrices, on whole numbers of 8 bits: no feature is needed, and tiles take
+// half as much workgroup memory.
 
 alias Stored = u32;
 const STORED_BYTES = 4u;

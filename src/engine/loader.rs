@@ -16,7 +16,7 @@ struct Window<T> {
 
 /// Makes `items` on `workers` threads, at most `ahead` items beyond the consumer, and consumes them in order on the calling thread.
 ///
-/// `consume` also gets a look at the item after that, if it is ready.
+/// `consume` also gets a look at the item behind the one that it is given, if that is ready.
 ///
 /// What is made may depend on nothing but the item's number, so the result does not depend on `workers`. Stops early when `consume`
 /// says so or fails.
