@@ -6,7 +6,7 @@
 mod measure;
 
 use burn::backend::Dispatch;
-use burn::tensor::{Distribution, Tensor};
+use burn::tensor::{Distribution, FloatDType, Tensor};
 use measure::Bench;
 use moue::kernels::layers::Layers;
 
@@ -35,6 +35,15 @@ fn main() {
     let times = bench.time_tensor(|| normal(x.clone()).0 * gamma.clone().unsqueeze() + beta.clone().unsqueeze());
     let theirs = bench.row("forward, burn's tensor operations", bytes, times);
     println!("burn's operations / moue: {:.1}", theirs / ours);
+    if device.supports_dtype(FloatDType::F16) {
+        let bytes = (4 + 2) * b * TOKENS * DIM;
+        let times = bench.time_tensor(|| {
+            let [x, gamma, beta] = [x.clone().into_dispatch(), gamma.clone().into_dispatch(), beta.clone().into_dispatch()];
+            let made = Tensor::<3>::from_dispatch(<Dispatch as Layers>::norm_rounded(x, gamma, beta, EPSILON));
+            made.slice([0..1, 0..1, 0..1]).cast(FloatDType::F32)
+        });
+        bench.row("forward in f16, moue", bytes, times);
+    }
 
     // Each gradient is read from: fusion drops what nobody reads.
     let firsts = |of_x: Tensor<3>, of_gamma: Tensor<1>, of_beta: Tensor<1>| {

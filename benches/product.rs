@@ -101,14 +101,14 @@ fn attention(bench: &mut Bench, dtype: DType) {
     let ours_with_weights = || <Dispatch as Layers>::self_attention_with_weights(qkv.clone().into_dispatch(), HEADS);
     let weights = || typed(softmax(single(third(0).matmul(third(1).transpose())) * scale, 3));
 
-    let bytes = dtype.size() * (3 * tokens + squares) + 4 * tokens;
+    let bytes = dtype.size() * (4 * tokens + squares);
     let times = bench.time_tensor(|| first(Tensor::<3>::from_dispatch(ours_with_weights().0)));
     let ours = bench.row(&format!("attention forward, moue, {}", name(dtype)), bytes, times);
     let times = bench.time_tensor(|| first(join(weights().matmul(third(2)))));
     let theirs = bench.row(&format!("attention forward, burn's operations, {}", name(dtype)), bytes, times);
     compare(2 * operations, ours, theirs);
 
-    let bytes = dtype.size() * (4 * tokens + squares) + 4 * 3 * tokens;
+    let bytes = dtype.size() * (7 * tokens + squares);
     let made = ours_with_weights().1;
     let times = bench.time_tensor(|| {
         let [qkv, gradient] = [qkv.clone(), gradient.clone()].map(Tensor::into_dispatch);

@@ -1,12 +1,15 @@
 // Layer norm of rows [R, D] and its gradients. Twin: src/kernels/reference/layer_norm.rs.
 //
 // A team of LANES threads has a row and keeps it in registers, up to four quads of values for each lane: memory is read once, the variance
-// is that of centred values, and neighbouring lanes read neighbouring values. Sums have one order.
+// is that of centred values, and neighbouring lanes read neighbouring values. Sums have one order. A norm may be written in half precision,
+// two values to a word; everything is computed in single precision. halves.wgsl stands before this.
 
 // A power of two from 16 to 256.
 override LANES: u32;
 // Quads of a lane; 4 * QUADS * LANES is at least D.
 override QUADS: u32;
+// norm: whether a word of the result holds two f16 instead of one f32.
+override HALVES: bool;
 
 const THREADS = 256u;
 
@@ -57,7 +60,7 @@ struct SumParams {
 // norm_gradients: of the output, [R, D].
 @group(0) @binding(3) var<storage, read_write> gradient: array<f32>;
 // norm: the output, norm_gradients: the gradient of x; [R, D].
-@group(0) @binding(4) var<storage, read_write> result: array<f32>;
+@group(0) @binding(4) var<storage, read_write> result: array<u32>;
 // norm_gradients: a chunk's part of the gradients of gamma and beta, [G, 2, D].
 @group(0) @binding(5) var<storage, read_write> chunks: array<f32>;
 
@@ -91,8 +94,12 @@ fn team_sum(share: vec2<f32>, thread: u32) -> vec2<f32> {
     return sum;
 }
 
-// The columns of a lane's quad.
+// The columns of a lane's quad: two pairs side by side where a word holds a pair.
 fn columns(lane: u32, quad: u32) -> vec4<u32> {
+    if HALVES {
+        let first = 2u * lane + 4u * quad * LANES;
+        return vec4<u32>(first, first + 1u, first + 2u * LANES, first + 2u * LANES + 1u);
+    }
     let first = lane + 4u * quad * LANES;
     return vec4<u32>(first, first + LANES, first + 2u * LANES, first + 3u * LANES);
 }
@@ -178,6 +185,7 @@ fn quad_of_gradient(first: u32, at: vec4<u32>, width: u32) -> vec4<f32> {
     return select(vec4<f32>(), values, at < vec4<u32>(width));
 }
 
+// Of the row that begins at the word `first`.
 fn store(row: mat4x4<f32>, first: u32, lane: u32, width: u32) {
     store_quad(row[0], first, columns(lane, 0u), width);
     if QUADS > 1u {
@@ -192,17 +200,27 @@ fn store(row: mat4x4<f32>, first: u32, lane: u32, width: u32) {
 }
 
 fn store_quad(values: vec4<f32>, first: u32, at: vec4<u32>, width: u32) {
-    if at.x < width {
-        result[first + at.x] = values.x;
-    }
-    if at.y < width {
-        result[first + at.y] = values.y;
-    }
-    if at.z < width {
-        result[first + at.z] = values.z;
-    }
-    if at.w < width {
-        result[first + at.w] = values.w;
+    if HALVES {
+        if at.x < width {
+            result[first + at.x / 2u] = packed(values.xy);
+        }
+        if at.z < width {
+            result[first + at.z / 2u] = packed(values.zw);
+        }
+    } else {
+        let bits = bitcast<vec4<u32>>(values);
+        if at.x < width {
+            result[first + at.x] = bits.x;
+        }
+        if at.y < width {
+            result[first + at.y] = bits.y;
+        }
+        if at.z < width {
+            result[first + at.z] = bits.z;
+        }
+        if at.w < width {
+            result[first + at.w] = bits.w;
+        }
     }
 }
 
@@ -247,7 +265,8 @@ fn norm(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let centred = centred_at(mean, values, lane, width);
     let variance = team_sum(vec2<f32>(sum_of(product(centred, centred)), 0.0), thread).x / f32(width);
     let made = product(centred * inverseSqrt(variance + params.epsilon), factors) + shifts;
-    store(made, params.base.w / 4u + row * width, lane, select(0u, width, present));
+    let words = select(width, width / 2u, HALVES);
+    store(made, params.base.w / 4u + row * words, lane, select(0u, width, present));
 }
 
 // Gradients of x, and of gamma and beta as far as they come from this workgroup's chunk of rows.

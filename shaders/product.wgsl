@@ -2,37 +2,34 @@
 // Products of matrices of f16, summed in f32: C [M, N] = A [M, K] B [K, N], for each of many samples and heads. Either matrix may be stored
 // turned, A as [K, M] and B as [N, K], so that a layer's forward and backward passes read the same tensors without copies. `Stored`, four
 // values as they lie in memory, and what a subgroup does with 16 x 16 of them is written before this (product/matrices.wgsl, or
-// product/emulated.wgsl for tests).
+// product/emulated.wgsl for tests); so is where C goes (product/store.wgsl as it is, product/finish.wgsl through one of product/endings).
 //
 // A workgroup makes 256 x 128 values of C from slices of 32 along K, which lie in workgroup memory: while one is multiplied, the next is on
 // its way through registers. Each of its eight subgroups of 32 lanes makes 64 x 64 of them. K may be cut into `splits` parts with a C each,
-// which somebody else adds up.
+// which somebody else adds up. Where C has few columns a workgroup makes 256 x 64 values, 32 x 64 in a subgroup, with half of the registers.
 
-@group(0) @binding(0) var<uniform> params: Params;
+// Whether C has few columns.
+override TALL: bool;
+
 @group(0) @binding(1) var<storage, read_write> left: array<Stored>;
 @group(0) @binding(2) var<storage, read_write> right: array<Stored>;
-@group(0) @binding(3) var<storage, read_write> result: array<f32>;
 
 const LANES = 256u;
-// Rows and columns of C that a workgroup makes, and values along K that it takes at a time.
+// Rows of C that a workgroup makes, the most columns, and values along K that it takes at a time.
 const DOWN = 256u;
-const ACROSS = 128u;
+const MOST_ACROSS = 128u;
 const DEPTH = 32u;
-// Eights of values in a row of a tile: along K, and across in A and in B.
+// Eights of values in a row of a tile: along K, and across in A.
 const EIGHTS = DEPTH / 8u;
 const EIGHTS_A = DOWN / 8u;
-const EIGHTS_B = ACROSS / 8u;
 // Fours from one row of a tile to the next: two more than are used, so that eight rows lie in different banks of memory.
 const NARROW = DEPTH / 4u + 2u;
 const WIDE_A = DOWN / 4u + 2u;
-const WIDE_B = ACROSS / 4u + 2u;
+const WIDE_B = MOST_ACROSS / 4u + 2u;
 
-// Tiles in fours, with a row for each of DOWN or ACROSS, or where K is the stored row, a (shorter) tile with a row for each of DEPTH.
+// Tiles in fours, with a row for each of DOWN or the columns, or where K is the stored row, a (shorter) tile with a row for each of DEPTH.
 var<workgroup> tile_a: array<Stored, 2560>;
 var<workgroup> tile_b: array<Stored, 1280>;
-// 16 x 16 values of each subgroup, where rows beyond M must not be written.
-var<workgroup> scratch: array<f32, 2048>;
-
 // For matrices that are emulated.
 var<private> lane_of_subgroup: u32;
 
@@ -42,7 +39,7 @@ struct Pair {
     y: Stored,
 }
 
-// What a lane brings of a slice: four eights of A and two of B.
+// What a lane brings of a slice: four eights of A and two of B, or the first one.
 struct Eights {
     a0: Pair,
     a1: Pair,
@@ -68,7 +65,7 @@ struct Places {
     last_b: u32,
 }
 
-// The 64 x 64 values of C that a subgroup makes.
+// The 64 x 64 values of C that a subgroup makes, or the first 32 rows.
 var<private> c00: FragmentC;
 var<private> c01: FragmentC;
 var<private> c02: FragmentC;
@@ -94,6 +91,16 @@ fn right_pair(at: u32) -> Pair {
     return Pair(right[at], right[at + 1u]);
 }
 
+// Columns of C that a workgroup makes.
+fn columns_across() -> u32 {
+    return select(MOST_ACROSS, 64u, TALL);
+}
+
+// Rows that a subgroup makes.
+fn rows_each() -> u32 {
+    return select(64u, 32u, TALL);
+}
+
 // The eights of the slice at `k`. Beyond the last ones these are read once more: a condition around a load keeps drivers from having many
 // of them under way.
 fn fetch(places: Places, k: u32) -> Eights {
@@ -101,7 +108,11 @@ fn fetch(places: Places, k: u32) -> Eights {
     let along_b = min(k + places.along_b, vec2<u32>(places.last_b));
     let a = places.at_a + select(along_a / 4u, along_a * params.row_a / 4u, TURN_A);
     let b = places.at_b + select(along_b * params.row_b / 4u, along_b / 4u, TURN_B);
-    return Eights(left_pair(a.x), left_pair(a.y), left_pair(a.z), left_pair(a.w), right_pair(b.x), right_pair(b.y));
+    var eights = Eights(left_pair(a.x), left_pair(a.y), left_pair(a.z), left_pair(a.w), right_pair(b.x), Pair());
+    if !TALL {
+        eights.b1 = right_pair(b.y);
+    }
+    return eights;
 }
 
 fn zero_unless(present: bool, pair: Pair) -> Pair {
@@ -142,7 +153,9 @@ fn put(eights: Eights, places: Places) {
     put_a(places.tile_a.z, eights.a2);
     put_a(places.tile_a.w, eights.a3);
     put_b(places.tile_b.x, eights.b0);
-    put_b(places.tile_b.y, eights.b1);
+    if !TALL {
+        put_b(places.tile_b.y, eights.b1);
+    }
 }
 
 // Where 16 x 16 values begin in a tile, `across` and `k` from its corner.
@@ -154,7 +167,7 @@ fn corner_b(across: u32, k: u32) -> u32 {
     return select(k * WIDE_B + across / 4u, across * NARROW + k / 4u, TURN_B);
 }
 
-// Adds the product of 16 values along K of the slice in the tiles, from `k` on, to the 64 x 64 of C from `row` and `column` on.
+// Adds the product of 16 values along K of the slice in the tiles, from `k` on, to the subgroup's part of C from `row` and `column` on.
 fn multiply(row: u32, column: u32, k: u32) {
     let right0 = load_b(corner_b(column, k));
     let right1 = load_b(corner_b(column + 16u, k));
@@ -170,6 +183,9 @@ fn multiply(row: u32, column: u32, k: u32) {
     c11 = add_product(left1, right1, c11);
     c12 = add_product(left1, right2, c12);
     c13 = add_product(left1, right3, c13);
+    if TALL {
+        return;
+    }
     let left2 = load_a(corner_a(row + 32u, k));
     c20 = add_product(left2, right0, c20);
     c21 = add_product(left2, right1, c21);
@@ -182,26 +198,6 @@ fn multiply(row: u32, column: u32, k: u32) {
     c33 = add_product(left3, right3, c33);
 }
 
-// Writes the rows below M of 16 x 16 values. All lanes of the workgroup come here together.
-fn store_edge(c: FragmentC, lane: u32, first: u32, row: u32, column: u32) {
-    let place = lane / 32u * 256u;
-    store_scratch(c, place);
-    workgroupBarrier();
-    for (var i = lane % 32u; i < 256u; i += 32u) {
-        let at = vec2<u32>(row + i / 16u, column + i % 16u);
-        if at.x < params.m && at.y < params.columns {
-            result[first + at.x * params.row_c + at.y] = scratch[place + i];
-        }
-    }
-    workgroupBarrier();
-}
-
-fn store_whole(c: FragmentC, first: u32, row: u32, column: u32) {
-    if column < params.columns {
-        store_result(c, first + row * params.row_c + column);
-    }
-}
-
 @compute @workgroup_size(256)
 fn product(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let group = workgroup.y * params.groups_x + workgroup.x;
@@ -209,9 +205,10 @@ fn product(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocatio
         return;
     }
     lane_of_subgroup = lane % 32u;
-    let across = (params.columns + ACROSS - 1u) / ACROSS;
+    let wide = columns_across();
+    let across = (params.columns + wide - 1u) / wide;
     let down = (params.m + DOWN - 1u) / DOWN;
-    let column = group % across * ACROSS;
+    let column = group % across * wide;
     let row = group / across % down * DOWN;
     let part = group / (across * down) % params.splits;
     let matrix = group / (across * down * params.splits);
@@ -219,7 +216,7 @@ fn product(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocatio
     let sample = matrix / params.heads;
     let first_a = params.base.x / STORED_BYTES * 4u + params.first_a + sample * params.sample_a + head * params.head_a;
     let first_b = params.base.y / STORED_BYTES * 4u + params.first_b + sample * params.sample_b + head * params.head_b;
-    let first_c = params.base.z / 4u + params.first_c + sample * params.sample_c + head * params.head_c + part * params.split_c;
+    let first_c = params.first_c + sample * params.sample_c + head * params.head_c + part * params.split_c;
     let k_begin = part * params.k_each;
     let k_end = min(k_begin + params.k_each, params.k);
 
@@ -246,64 +243,32 @@ fn product(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocatio
         places.at_b = (first_b + min(places.column_b, vec2<u32>(params.n - 1u)) * params.row_b) / 4u;
         places.last_b = (k_end - 1u) / 8u * 8u;
     } else {
-        places.along_b = lane / EIGHTS_B + LANES / EIGHTS_B * steps.xy;
-        places.column_b = vec2<u32>(column + lane % EIGHTS_B * 8u);
-        places.tile_b = places.along_b * WIDE_B + lane % EIGHTS_B * 2u;
+        let eights_b = wide / 8u;
+        places.along_b = lane / eights_b + LANES / eights_b * steps.xy;
+        places.column_b = vec2<u32>(column + lane % eights_b * 8u);
+        places.tile_b = places.along_b * WIDE_B + lane % eights_b * 2u;
         places.at_b = (first_b + min(places.column_b, vec2<u32>((params.n - 1u) / 8u * 8u))) / 4u;
         places.last_b = k_end - 1u;
     }
     let subgroup = lane / 32u;
-    let own_row = subgroup / 2u * 64u;
-    let own_column = subgroup % 2u * 64u;
+    let own_row = select(subgroup / 2u, subgroup, TALL) * rows_each();
+    let own_column = select(subgroup % 2u * 64u, 0u, TALL);
+    // Many a subgroup of the last rows has none where there are few.
+    let works = !TALL || row + own_row < params.m;
 
     var eights = fetch(places, k_begin);
     for (var k = k_begin; k < k_end; k += DEPTH) {
-        if column + ACROSS > params.n || k + DEPTH > k_end {
+        if column + wide > params.n || k + DEPTH > k_end {
             eights = cut(eights, places, k);
         }
         put(eights, places);
         workgroupBarrier();
         eights = fetch(places, k + DEPTH);
-        multiply(own_row, own_column, 0u);
-        multiply(own_row, own_column, 16u);
+        if works {
+            multiply(own_row, own_column, 0u);
+            multiply(own_row, own_column, 16u);
+        }
         workgroupBarrier();
     }
-
-    let r = row + own_row;
-    let c = column + own_column;
-    if row + DOWN <= params.m {
-        store_whole(c00, first_c, r, c);
-        store_whole(c01, first_c, r, c + 16u);
-        store_whole(c02, first_c, r, c + 32u);
-        store_whole(c03, first_c, r, c + 48u);
-        store_whole(c10, first_c, r + 16u, c);
-        store_whole(c11, first_c, r + 16u, c + 16u);
-        store_whole(c12, first_c, r + 16u, c + 32u);
-        store_whole(c13, first_c, r + 16u, c + 48u);
-        store_whole(c20, first_c, r + 32u, c);
-        store_whole(c21, first_c, r + 32u, c + 16u);
-        store_whole(c22, first_c, r + 32u, c + 32u);
-        store_whole(c23, first_c, r + 32u, c + 48u);
-        store_whole(c30, first_c, r + 48u, c);
-        store_whole(c31, first_c, r + 48u, c + 16u);
-        store_whole(c32, first_c, r + 48u, c + 32u);
-        store_whole(c33, first_c, r + 48u, c + 48u);
-    } else {
-        store_edge(c00, lane, first_c, r, c);
-        store_edge(c01, lane, first_c, r, c + 16u);
-        store_edge(c02, lane, first_c, r, c + 32u);
-        store_edge(c03, lane, first_c, r, c + 48u);
-        store_edge(c10, lane, first_c, r + 16u, c);
-        store_edge(c11, lane, first_c, r + 16u, c + 16u);
-        store_edge(c12, lane, first_c, r + 16u, c + 32u);
-        store_edge(c13, lane, first_c, r + 16u, c + 48u);
-        store_edge(c20, lane, first_c, r + 32u, c);
-        store_edge(c21, lane, first_c, r + 32u, c + 16u);
-        store_edge(c22, lane, first_c, r + 32u, c + 32u);
-        store_edge(c23, lane, first_c, r + 32u, c + 48u);
-        store_edge(c30, lane, first_c, r + 48u, c);
-        store_edge(c31, lane, first_c, r + 48u, c + 16u);
-        store_edge(c32, lane, first_c, r + 48u, c + 32u);
-        store_edge(c33, lane, first_c, r + 48u, c + 48u);
-    }
+    deliver(lane, first_c, row, row + own_row, column + own_column);
 }

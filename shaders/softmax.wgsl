@@ -1,7 +1,8 @@
 // Softmax of rows [M, P] of which the first K columns count, and its gradient. Twin: src/kernels/reference/softmax.rs.
 //
 // A team of LANES threads has a row and keeps it in registers, up to four quads of values for each lane. Weights, and the gradient of what
-// softmax was taken of, may be in half precision, two to a word; everything is computed in single precision.
+// softmax was taken of, may be in half precision, two to a word; everything is computed in single precision. halves.wgsl stands before
+// this.
 
 // A power of two from 16 to 256.
 override LANES: u32;
@@ -179,19 +180,6 @@ fn counted(values: vec4<f32>, at: vec4<u32>) -> vec4<f32> {
 fn sum_of(row: mat4x4<f32>) -> f32 {
     let quad = (row[0] + row[1]) + (row[2] + row[3]);
     return (quad.x + quad.y) + (quad.z + quad.w);
-}
-
-// Two values of f16. WGSL leaves open what becomes of those beyond its range: some hardware makes the largest number of them, some drivers
-// another sign. Here they are infinite, which training must see.
-fn packed(values: vec2<f32>) -> u32 {
-    var pair = pack2x16float(values);
-    if abs(values.x) >= 65520.0 {
-        pair = (pair & 0xffff0000u) | 0x7c00u | ((bitcast<u32>(values.x) >> 16u) & 0x8000u);
-    }
-    if abs(values.y) >= 65520.0 {
-        pair = (pair & 0xffffu) | 0x7c000000u | (bitcast<u32>(values.y) & 0x80000000u);
-    }
-    return pair;
 }
 
 fn store_made(values: vec4<f32>, first: u32, at: vec4<u32>) {

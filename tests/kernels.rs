@@ -11,6 +11,7 @@ use burn_wgpu::CubeTensor;
 use cubecl::client::Client;
 use cubecl::wgpu::{AutoCompiler, WgpuServer};
 use cubecl_common::device::Device as _;
+use half::f16;
 use moue::config::DeviceChoice;
 use moue::engine::adapters::{Api, adapters};
 use moue::engine::device::open;
@@ -265,9 +266,24 @@ fn inside(gpu: &Gpu, operand: &Operand) -> Vec<f32> {
 }
 
 fn close(what: &str, ours: &[f32], exact: &[f32]) {
+    within(1e-5, what, ours, exact);
+}
+
+fn within(bound: f64, what: &str, ours: &[f32], exact: &[f32]) {
     let largest = exact.iter().fold(1e-3f32, |most, v| most.max(v.abs()));
     let error = largest_difference(ours, exact) / f64::from(largest);
-    assert!(error <= 1e-5, "{what}: {error}");
+    assert!(error <= bound, "{what}: {error}");
+}
+
+/// Values as f16, of which a word holds two.
+fn paired(values: &[f32]) -> Vec<f32> {
+    let bits = |v: f32| u32::from(f16::from_f32(v).to_bits());
+    values.as_chunks::<2>().0.iter().map(|[first, second]| f32::from_bits(bits(*first) | (bits(*second) << 16))).collect()
+}
+
+/// The values that such words hold.
+fn unpaired(words: &[f32]) -> Vec<f32> {
+    words.iter().flat_map(|word| [0u32, 16].map(|by| f16::from_bits((word.to_bits() >> by) as u16).to_f32())).collect()
 }
 
 /// Kernels over rows, too: the last workgroup's rows are not whole, and every buffer begins in the middle of another.
@@ -279,12 +295,17 @@ fn rows_over_the_largest_binding_are_split() {
     let rows = layer_norm::Rows::of(count, width, 1e-6).unwrap();
     let [x, gradient] = [1, 2].map(|salt| values(count * width, salt));
     let [gamma, beta] = [3, 4].map(|salt| values(width, salt));
-    let sizes = rows.norm_sizes();
-    let out = placed(&gpu, &vec![f32::NAN; count * width], sizes[3]);
-    gpu.run(&[layer_norm::norm(&rows, [placed(&gpu, &x, sizes[0]), placed(&gpu, &gamma, 0), placed(&gpu, &beta, 0), out.clone()])])
-        .unwrap();
-    close("norm", &inside(&gpu, &out), &reference::layer_norm::norm(&x, &gamma, &beta, 1e-6));
-    drop(out);
+    let exact = reference::layer_norm::norm(&x, &gamma, &beta, 1e-6);
+    for halves in [false, true] {
+        let sizes = rows.norm_sizes(halves);
+        let out = placed(&gpu, &vec![f32::NAN; if halves { count * width / 2 } else { count * width }], sizes[3]);
+        let [x, gamma, beta] = [placed(&gpu, &x, sizes[0]), placed(&gpu, &gamma, 0), placed(&gpu, &beta, 0)];
+        gpu.run(&[layer_norm::norm(&rows, halves, [x, gamma, beta, out.clone()])]).unwrap();
+        let made = inside(&gpu, &out);
+        let (what, made, bound) = if halves { ("norm, f16", unpaired(&made), 1e-3) } else { ("norm", made, 1e-5) };
+        within(bound, what, &made, &exact);
+    }
+    drop(exact);
 
     let sizes = rows.gradient_sizes();
     let exact = reference::layer_norm::gradients(&x, &gamma, &gradient, 1e-6);
@@ -310,6 +331,31 @@ fn rows_over_the_largest_binding_are_split() {
     let made = placed(&gpu, &vec![f32::NAN; count * width], rows.forward_sizes()[1]);
     gpu.run(&[softmax::forward(&rows, [placed(&gpu, &scores, rows.forward_sizes()[0]), made.clone()])]).unwrap();
     close("softmax", &inside(&gpu, &made), &reference::softmax::softmax(&scores, width, columns, scale));
+}
+
+/// Of both types, from and to the middle of buffers: one row; fewer columns than a workgroup has lanes, and more; chunks of rows, of which
+/// the last is not whole.
+#[test]
+fn columns_of_both_types_are_summed() {
+    let Some(gpu) = default_limits() else { return };
+    for (rows, width) in [(1, 66), (9, 602), (257, 4), (1001, 770)] {
+        // Rounded for both: f32 and f16 have the same sums.
+        let words = paired(&values(rows * width, 1));
+        let x = unpaired(&words);
+        for (halves, source) in [(false, &x), (true, &words)] {
+            let chunks = column_sums::chunks(rows, width, halves);
+            let parts = placed(&gpu, &vec![f32::NAN; chunks * width], 0);
+            let sums = placed(&gpu, &vec![f32::NAN; width], 0);
+            gpu.run(&[
+                column_sums::launch(rows, width, chunks, halves, [placed(&gpu, source, 0), parts.clone()]),
+                column_sums::launch(chunks, width, 1, false, [parts.clone(), sums.clone()]),
+            ])
+            .unwrap();
+            inside(&gpu, &parts);
+            let what = format!("[{rows}, {width}], in pairs: {halves}");
+            close(&what, &inside(&gpu, &sums), &reference::column_sums::column_sums(&x, width));
+        }
+    }
 }
 
 /// A step and a sum over more values than may be bound, from and to the middle of buffers.
@@ -391,7 +437,7 @@ fn a_launch_that_cannot_run_is_told_where_its_results_are_read() {
     let [x, failed, after, sums] = [[1.0, 2.0, 3.0, 4.0], [0.0; 4], [0.0; 4], [0.0; 4]].map(tensor);
     let queue = Queue::of(&x).unwrap();
     let read = |tensor: &CubeTensor| client.read_one(tensor.handle.clone()).map(|bytes| bytes.to_vec());
-    let summed = |from: &CubeTensor, to: &CubeTensor| column_sums::launch(2, 2, 1, operands([from, to], [0; 2]));
+    let summed = |from: &CubeTensor, to: &CubeTensor| column_sums::launch(2, 2, 1, false, operands([from, to], [0; 2]));
     let broken = operands([&x, &failed], [0; 2]).into();
     // The first of two that go together, and one that comes after them.
     let broken = Launch { kernel: &BROKEN, constants: Vec::new(), operands: broken, samples: 1, groups: 1, params: Vec::new() };
@@ -406,12 +452,15 @@ fn a_launch_that_cannot_run_is_told_where_its_results_are_read() {
     assert_eq!(read(&sums).unwrap()[..8], [4.0f32, 6.0].map(f32::to_le_bytes).concat());
 }
 
-/// Names of what a shader lacks in a tree.
+/// Names of what a shader lacks in a tree. What has no entry point is a part of others.
 fn missing_siblings(root: &Path) -> Vec<String> {
     let mut missing = Vec::new();
     for entry in std::fs::read_dir(root.join("shaders")).unwrap() {
-        let file = entry.unwrap().file_name().into_string().unwrap();
-        let Some(name) = file.strip_suffix(".wgsl") else { continue };
+        let path = entry.unwrap().path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".wgsl")) else { continue };
+        if !std::fs::read_to_string(&path).unwrap().contains("@compute") {
+            continue;
+        }
         let golden = std::fs::read_dir(root.join("tests/golden")).unwrap();
         let siblings = [format!("src/kernels/{name}.rs"), format!("src/kernels/reference/{name}.rs"), format!("benches/{name}.rs")];
         missing.extend(siblings.into_iter().filter(|path| !root.join(path).is_file()));
@@ -436,8 +485,9 @@ fn a_missing_sibling_is_noticed() {
     for folder in ["shaders", "src/kernels/reference", "benches", "tests/golden"] {
         std::fs::create_dir_all(tree.path().join(folder)).unwrap();
     }
-    let touch = |path: &str| std::fs::write(tree.path().join(path), "").unwrap();
+    let touch = |path: &str| std::fs::write(tree.path().join(path), "@compute").unwrap();
     touch("shaders/blur.wgsl");
+    std::fs::write(tree.path().join("shaders/shared.wgsl"), "fn part() {}").unwrap();
     touch("src/kernels/blur.rs");
     assert_eq!(missing_siblings(tree.path()), ["src/kernels/reference/blur.rs", "benches/blur.rs", "tests/golden/blur.*"]);
     for path in ["src/kernels/reference/blur.rs", "benches/blur.rs", "tests/golden/blur.safetensors"] {

@@ -2,8 +2,12 @@
 // of A and B where that lies. For tests of everything around the matrices, on whole numbers of 8 bits: no feature is needed, and tiles take
 // half as much workgroup memory.
 
+@group(0) @binding(3) var<storage, read_write> sums: array<f32>;
+
 alias Stored = u32;
 const STORED_BYTES = 4u;
+// Values from one row of 32 to the next in `scratch`: with more it would not fit into the 32 kB that some drivers have.
+const WIDE_SCRATCH = 32u;
 // The place in the tile.
 alias FragmentA = u32;
 alias FragmentB = u32;
@@ -49,27 +53,27 @@ fn own_column_of_16() -> u32 {
 
 fn add_product(a: FragmentA, b: FragmentB, c: FragmentC) -> FragmentC {
     let column = own_column_of_16();
-    var sums = c;
+    var total = c;
     for (var k = 0u; k < 16u; k++) {
         let left_value = value_of_a(a, own_row_of_16(), k);
         for (var j = 0u; j < 4u; j++) {
-            sums.x[j] += left_value * value_of_b(b, k, column + j);
-            sums.y[j] += left_value * value_of_b(b, k, column + 4u + j);
+            total.x[j] += left_value * value_of_b(b, k, column + j);
+            total.y[j] += left_value * value_of_b(b, k, column + 4u + j);
         }
     }
-    return sums;
+    return total;
 }
 
-fn store_result(c: FragmentC, place: u32) {
+fn store_sums(c: FragmentC, place: u32) {
     let first = place + own_row_of_16() * params.row_c + own_column_of_16();
     for (var j = 0u; j < 4u; j++) {
-        result[first + j] = c.x[j];
-        result[first + 4u + j] = c.y[j];
+        sums[first + j] = c.x[j];
+        sums[first + 4u + j] = c.y[j];
     }
 }
 
 fn store_scratch(c: FragmentC, place: u32) {
-    let first = place + own_row_of_16() * 16u + own_column_of_16();
+    let first = place + own_row_of_16() * SCRATCH_ROW + own_column_of_16();
     for (var j = 0u; j < 4u; j++) {
         scratch[first + j] = c.x[j];
         scratch[first + 4u + j] = c.y[j];

@@ -4,13 +4,15 @@ override TURN_A: bool;
 override TURN_B: bool;
 
 struct Params {
-    // Where A, B and C begin in their bindings, in bytes.
+    // Where the first four buffers begin in their bindings, in bytes: A, B, and those of what becomes of C.
     base: vec4<u32>,
     // Workgroups with work, and workgroups along x of the dispatch.
     groups: u32,
     groups_x: u32,
+    // Of a fifth buffer, if there is one.
+    base_of_fifth: u32,
     m: u32,
-    // Columns of B that count; the others of `columns` are zero.
+    // Columns of B that count; the product's others of `columns` are zero.
     n: u32,
     // Columns of C that are written, whole multiples of what a shader writes at once.
     columns: u32,
@@ -38,3 +40,5 @@ struct Params {
     first_b: u32,
     first_c: u32,
 }
+
+@group(0) @binding(0) var<uniform> params: Params;

@@ -1,6 +1,7 @@
 
 // Products of matrices of f32, or of f16 in pairs, summed in f32: C [M, N] = A [M, K] B [K, N], for each of many samples and heads. As
-// shaders/product.wgsl, on devices without cooperative matrices: no feature is needed.
+// shaders/product.wgsl, on devices without cooperative matrices: no feature is needed. What becomes of C is written before this
+// (product/endings).
 //
 // A workgroup makes 128 x 128 values of C from slices of 16 along K, which lie in workgroup memory with K downwards: while one is multiplied,
 // the next is on its way through registers. Each of its 256 lanes makes 8 x 8 values, four by four of each quarter.
@@ -8,11 +9,9 @@
 // Whether A and B hold f16.
 override HALVES: bool;
 
-@group(0) @binding(0) var<uniform> params: Params;
 // Two values of f32 or four of f16 each.
 @group(0) @binding(1) var<storage, read_write> left: array<vec2<u32>>;
 @group(0) @binding(2) var<storage, read_write> right: array<vec2<u32>>;
-@group(0) @binding(3) var<storage, read_write> result: array<vec4<f32>>;
 
 const LANES = 256u;
 const SIDE = 128u;
@@ -40,21 +39,15 @@ fn right_at(at: u32) -> vec4<f32> {
     return bitcast<vec4<f32>>(vec4<u32>(right[at / 2u], right[at / 2u + 1u]));
 }
 
-// One value; zero where `present` is not.
-fn left_value(present: bool, at: u32) -> f32 {
-    if !present {
-        return 0.0;
-    }
+// One value.
+fn left_value(at: u32) -> f32 {
     if HALVES {
         return unpack2x16float(left[at / 4u][at / 2u % 2u])[at % 2u];
     }
     return bitcast<f32>(left[at / 2u][at % 2u]);
 }
 
-fn right_value(present: bool, at: u32) -> f32 {
-    if !present {
-        return 0.0;
-    }
+fn right_value(at: u32) -> f32 {
     if HALVES {
         return unpack2x16float(right[at / 4u][at / 2u % 2u])[at % 2u];
     }
@@ -68,42 +61,35 @@ fn place_of(lane: u32, i: u32, rows_along_k: bool) -> vec2<u32> {
     return select(vec2<u32>(four / 32u, four % 32u * 4u), vec2<u32>(four % DEPTH, four / DEPTH * 4u), rows_along_k);
 }
 
-// A lane's i-th four of the tile at `row` or `column` and `k`; zero where there is no such row of the matrix, and beyond `k_end`. Values
-// behind the end of a row, up to a four, may be read: nothing counts on them.
+// A lane's i-th four of the tile at `row` and `k`; zero beyond `k_end`, where the last values are read once more: a condition around a load
+// keeps drivers from having many of them under way. So are those of the last row: rows of C from M on are not written. Values behind the end
+// of a row, up to a four, may be read: nothing counts on them.
 fn fetch_a(lane: u32, i: u32, first: u32, row: u32, k: u32, k_end: u32) -> vec4<f32> {
     let at = vec2<u32>(k, row) + place_of(lane, i, !TURN_A);
-    var value = vec4<f32>();
+    let along = min(at.x, k_end - 1u);
+    var value: vec4<f32>;
     if TURN_A {
-        if at.x < k_end && at.y < params.m {
-            value = left_at(first + at.x * params.row_a + at.y);
-        }
+        value = left_at(first + along * params.row_a + min(at.y, (params.m - 1u) / 4u * 4u));
     } else {
-        let place = first + at.y * params.row_a + at.x;
-        let rows = select(0u, params.m - min(at.y, params.m), at.x < k_end);
-        value.x = left_value(rows > 0u, place);
-        value.y = left_value(rows > 1u, place + params.row_a);
-        value.z = left_value(rows > 2u, place + 2u * params.row_a);
-        value.w = left_value(rows > 3u, place + 3u * params.row_a);
+        let rows = first + along + min(at.y + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(params.m - 1u)) * params.row_a;
+        value = vec4<f32>(left_value(rows.x), left_value(rows.y), left_value(rows.z), left_value(rows.w));
     }
-    return value;
+    return select(vec4<f32>(), value, at.x < k_end);
 }
 
+// The same of B at `column` and `k`, with zero also for columns from N on.
 fn fetch_b(lane: u32, i: u32, first: u32, column: u32, k: u32, k_end: u32) -> vec4<f32> {
     let at = vec2<u32>(k, column) + place_of(lane, i, TURN_B);
-    var value = vec4<f32>();
+    let along = min(at.x, k_end - 1u);
+    let columns = at.y + vec4<u32>(0u, 1u, 2u, 3u);
+    var value: vec4<f32>;
     if TURN_B {
-        let place = first + at.y * params.row_b + at.x;
-        let columns = select(0u, params.n - min(at.y, params.n), at.x < k_end);
-        value.x = right_value(columns > 0u, place);
-        value.y = right_value(columns > 1u, place + params.row_b);
-        value.z = right_value(columns > 2u, place + 2u * params.row_b);
-        value.w = right_value(columns > 3u, place + 3u * params.row_b);
+        let rows = first + along + min(columns, vec4<u32>(params.n - 1u)) * params.row_b;
+        value = vec4<f32>(right_value(rows.x), right_value(rows.y), right_value(rows.z), right_value(rows.w));
     } else {
-        if at.x < k_end && at.y < params.n {
-            value = right_at(first + at.x * params.row_b + at.y);
-        }
+        value = right_at(first + along * params.row_b + min(at.y, (params.n - 1u) / 4u * 4u));
     }
-    return value;
+    return select(vec4<f32>(), value, vec4<bool>(at.x < k_end) & (columns < vec4<u32>(params.n)));
 }
 
 fn put_a(lane: u32, i: u32, value: vec4<f32>) {
@@ -121,19 +107,18 @@ fn store(first: u32, row: u32, column: u32, values: mat4x4<f32>) {
     if column >= params.columns {
         return;
     }
-    let at = (first + row * params.row_c + column) / 4u;
-    let next = params.row_c / 4u;
+    let at = first + row * params.row_c + column;
     if row < params.m {
-        result[at] = values[0];
+        finish(at, column, values[0]);
     }
     if row + 1u < params.m {
-        result[at + next] = values[1];
+        finish(at + params.row_c, column, values[1]);
     }
     if row + 2u < params.m {
-        result[at + 2u * next] = values[2];
+        finish(at + 2u * params.row_c, column, values[2]);
     }
     if row + 3u < params.m {
-        result[at + 3u * next] = values[3];
+        finish(at + 3u * params.row_c, column, values[3]);
     }
 }
 
@@ -159,7 +144,7 @@ fn product(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocatio
     let value_bytes = select(4u, 2u, HALVES);
     let first_a = params.base.x / value_bytes + params.first_a + sample * params.sample_a + head * params.head_a;
     let first_b = params.base.y / value_bytes + params.first_b + sample * params.sample_b + head * params.head_b;
-    let first_c = params.base.z / 4u + params.first_c + sample * params.sample_c + head * params.head_c + part * params.split_c;
+    let first_c = params.first_c + sample * params.sample_c + head * params.head_c + part * params.split_c;
     let k_begin = part * params.k_each;
     let k_end = min(k_begin + params.k_each, params.k);
 

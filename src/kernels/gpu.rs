@@ -8,6 +8,7 @@
 //! Every storage binding is `read_write`: burn hands out pieces of large buffers, two operands may be pieces of the same one, and wgpu
 //! allows that within a dispatch only if both are bound in the same way.
 
+use super::processors;
 use super::product::{self, Way};
 use crate::failure::{expect_panics, survive};
 use cubecl::wgpu::{WgpuDevice, WgpuSetup};
@@ -23,7 +24,7 @@ pub const BASES: usize = 4;
 /// An entry point of a shader.
 #[derive(Debug)]
 pub struct Kernel {
-    /// File name under `shaders/`, without its ending.
+    /// File name under `shaders/`, without its ending; of a product also what becomes of it.
     pub name: &'static str,
     pub source: &'static str,
     pub entry: &'static str,
@@ -145,6 +146,8 @@ pub struct Gpu {
     /// How products of f32 and of f16 are computed, where they come out right.
     single: Option<Way>,
     halves: Option<Way>,
+    /// That work is shared out to.
+    processors: usize,
 }
 
 /// Buffers of parameters that are kept.
@@ -153,7 +156,7 @@ const MOST_PARAMS: usize = 4096;
 impl Gpu {
     pub fn new(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let bounds = Bounds::of(&device.limits());
-        Self { device, queue, bounds, pipelines: Mutex::default(), params: Mutex::default(), single: None, halves: None }
+        Self { device, queue, bounds, pipelines: Mutex::default(), params: Mutex::default(), single: None, halves: None, processors: 1 }
     }
 
     /// With products in the best way that the device has and gets right.
@@ -164,13 +167,18 @@ impl Gpu {
         let _quiet = expect_panics();
         let works = |way: &Way| survive(|| Ok(product::works(&this, *way)?)).unwrap_or(false);
         let [single, halves] = ways.map(|ways| ways.into_iter().find(works));
-        (this.single, this.halves) = (single, halves);
+        (this.single, this.halves, this.processors) = (single, halves, processors::count(&setup.adapter));
         this
     }
 
     /// How this device multiplies matrices of f32, or of f16 where `halves`; none where our kernels do not.
     pub fn products(&self, halves: bool) -> Option<Way> {
         if halves { self.halves } else { self.single }
+    }
+
+    /// How many of them the device has, as far as is known.
+    pub fn processors(&self) -> usize {
+        self.processors
     }
 
     /// Bytes that a kernel may bind at once.

@@ -4,9 +4,9 @@
 use super::gpu::{Constants, Kernel, Launch, Operand};
 use super::teams::Team;
 
-const SOURCE: &str = include_str!("../../shaders/layer_norm.wgsl");
+const SOURCE: &str = concat!(include_str!("../../shaders/halves.wgsl"), "\n", include_str!("../../shaders/layer_norm.wgsl"));
 
-/// x `[R, D]`, gamma `[D]`, beta `[D]`, result `[R, D]`.
+/// x `[R, D]`, gamma `[D]`, beta `[D]`, result `[R, D]` of f32 or f16.
 pub static NORM: Kernel =
     Kernel { name: "layer_norm", source: SOURCE, entry: "norm", buffers: 4, results: 1, checks_itself: false, varies: false };
 /// x `[R, D]`, gamma `[D]`, gradient of the output `[R, D]`, of x `[R, D]`, and sums of chunks `[G, 2, D]`.
@@ -20,6 +20,13 @@ pub static SUMS: Kernel =
 const CHUNKS: usize = 1024;
 /// Columns of a workgroup of [`SUMS`], as in the shader.
 const COLUMNS: usize = 16;
+
+/// The constants of [`NORM`] and [`GRADIENTS`] for rows shared by `team`; `halves`: a norm in half precision.
+pub fn constants(team: Team, halves: bool) -> Constants {
+    let mut all = team.constants();
+    all.push(("HALVES", u32::from(halves)));
+    all
+}
 
 /// What is normed: `[R, D]`.
 #[derive(Clone, Copy, Debug)]
@@ -47,14 +54,19 @@ impl Rows {
         self.rows.div_ceil(self.team.rows() * self.turns())
     }
 
+    /// Whether rows of f16 are whole words, as a norm in half precision wants them.
+    pub fn halves(&self) -> bool {
+        self.width.is_multiple_of(2)
+    }
+
     fn bytes(&self) -> u64 {
         4 * self.width as u64
     }
 
     /// Bytes of a sample of each buffer of [`norm`]: a workgroup's rows.
-    pub fn norm_sizes(&self) -> [u64; 4] {
+    pub fn norm_sizes(&self, halves: bool) -> [u64; 4] {
         let rows = self.team.rows() as u64 * self.bytes();
-        [rows, 0, 0, rows]
+        [rows, 0, 0, if halves { rows / 2 } else { rows }]
     }
 
     /// The same for [`gradients`]: a chunk.
@@ -64,11 +76,15 @@ impl Rows {
     }
 }
 
-/// The norm of x.
-pub fn norm<P>(rows: &Rows, operands: [Operand<P>; 4]) -> Launch<P> {
+/// The norm of x, of f16 if `halves`.
+///
+/// # Panics
+/// If rows of f16 were not whole words.
+pub fn norm<P>(rows: &Rows, halves: bool, operands: [Operand<P>; 4]) -> Launch<P> {
+    assert!(!halves || rows.halves(), "{} values of f16 are not whole words", rows.width);
     Launch {
         kernel: &NORM,
-        constants: rows.team.constants(),
+        constants: constants(rows.team, halves),
         operands: operands.into(),
         samples: rows.rows.div_ceil(rows.team.rows()),
         groups: 1,
@@ -80,7 +96,7 @@ pub fn norm<P>(rows: &Rows, operands: [Operand<P>; 4]) -> Launch<P> {
 pub fn gradients<P>(rows: &Rows, operands: [Operand<P>; 5]) -> Launch<P> {
     Launch {
         kernel: &GRADIENTS,
-        constants: rows.team.constants(),
+        constants: constants(rows.team, false),
         operands: operands.into(),
         samples: rows.chunks(),
         groups: 1,

@@ -7,7 +7,8 @@
 //!                              CPU  ----------> reference/NAME.rs (the twin that defines the result)
 //!                              others --------> operations (burn's tensor operations)
 //! ```
-//! A kernel is five files with one name: shader, host side, CPU twin, golden vectors (`tests/golden/`) and bench. Kernels are part of
+//! A kernel is five files with one name: shader, host side, CPU twin, golden vectors (`tests/golden/`) and bench. A shader may be put together
+//! of several texts: `shaders/product/` has the parts of products, `shaders/halves.wgsl` what several kernels share. Kernels are part of
 //! burn's backends through an extension, [`Kernels`], so they work inside fusion and autodiff. Gathering rows serves encoders that see
 //! visible patches only (MAE, masks in finetuning).
 //!
@@ -37,6 +38,8 @@ pub mod operations;
 pub mod patch_gather;
 #[cfg(feature = "train")]
 pub mod patch_pixels;
+#[cfg(feature = "train")]
+mod processors;
 #[cfg(feature = "train")]
 pub mod product;
 #[cfg(feature = "train")]

@@ -52,19 +52,20 @@ pub fn variants() -> Vec<Variant> {
         all.push(Variant { kernel: &patch_pixels::PATCH_PIXELS, constants: patch_pixels::constants(&patches) });
     }
     for team in Team::all() {
-        let norms = [&layer_norm::NORM, &layer_norm::GRADIENTS];
-        all.extend(norms.map(|kernel| Variant { kernel, constants: team.constants() }));
+        all.push(Variant { kernel: &layer_norm::GRADIENTS, constants: layer_norm::constants(team, false) });
         for halves in [false, true] {
+            all.push(Variant { kernel: &layer_norm::NORM, constants: layer_norm::constants(team, halves) });
             let both = [&softmax::SOFTMAX, &softmax::GRADIENT];
             all.extend(both.map(|kernel| Variant { kernel, constants: softmax::constants(team, halves) }));
         }
     }
     all.push(Variant { kernel: &layer_norm::SUMS, constants: Constants::new() });
-    all.push(Variant { kernel: &column_sums::COLUMN_SUMS, constants: Constants::new() });
+    all.extend([false, true].map(|halves| Variant { kernel: &column_sums::COLUMN_SUMS, constants: column_sums::constants(halves) }));
     all.extend([false, true].map(|first| Variant { kernel: &adamw::ADAMW, constants: adamw::constants(first) }));
     all.extend([&squares::SQUARES, &squares::ADD].map(|kernel| Variant { kernel, constants: Constants::new() }));
     for way in [false, true].map(|halves| product::Way::Plain { halves }) {
-        all.extend(product::ARRANGEMENTS.map(|turned| Variant { kernel: &product::PLAIN, constants: way.constants(turned) }));
+        let variant = |(turned, tall, finish)| Variant { kernel: way.kernel(finish), constants: way.constants(turned, tall, finish) };
+        all.extend(product::uses(way).into_iter().map(variant));
     }
     all
 }
@@ -111,7 +112,7 @@ impl Variant {
     fn check_limits(&self, module: &naga::Module) -> Result<u32, String> {
         let demands = Demands::of(module, self.kernel.entry)?;
         let mut limits = wgpu::Limits::defaults();
-        if self.kernel.name == product::PLAIN.name {
+        if product::PLAIN.iter().any(|plain| plain.name == self.kernel.name) {
             limits.max_compute_workgroup_storage_size = product::PLAIN_BYTES;
         }
         if let Some(short) = demands.beyond(&limits).first() {
@@ -204,15 +205,16 @@ impl Demands {
 mod tests {
     use super::*;
 
-    /// The one kernel that needs features, and is used where they are.
+    /// The kernels that need features, and are used where they are.
     #[test]
     fn products_on_cooperative_matrices_become_spirv() {
-        let kernel = &product::MATRICES;
-        let module = naga::front::wgsl::parse_str(kernel.source).unwrap();
-        let capabilities = Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX;
+        let way = product::Way::Matrices;
+        let capabilities = Capabilities::SHADER_FLOAT16 | Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::COOPERATIVE_MATRIX;
         let validate = |module: &naga::Module| Validator::new(ValidationFlags::all(), capabilities).validate(module).unwrap();
-        for turned in product::ARRANGEMENTS {
-            let constants = product::Way::Matrices.constants(turned);
+        for (turned, tall, finish) in product::uses(way) {
+            let kernel = way.kernel(finish);
+            let module = naga::front::wgsl::parse_str(kernel.source).unwrap();
+            let constants = way.constants(turned, tall, finish);
             let constants = constants.iter().map(|&(name, value)| (name.to_string(), f64::from(value))).collect();
             let info = validate(&module);
             let stage = Some((ShaderStage::Compute, kernel.entry));

@@ -5,7 +5,7 @@ use super::init::Init;
 use super::layers::{Layers, products};
 use super::noise::Noise;
 use super::vit::Mlp;
-use crate::config::{Activation, QueryInit, Settings};
+use crate::config::{QueryInit, Settings};
 use crate::kernels::layers;
 use crate::random::{Streams, normal};
 use burn::module::Param;
@@ -66,7 +66,7 @@ impl DecoderLayer {
             norm_self: s.decoder.self_attn.then(|| init.norm(dim)),
             cross_attn: CrossAttention::new(init, &format!("{path}.cross_attn"), dim, heads),
             norm_cross: init.norm(dim),
-            mlp: Mlp::new(init, &format!("{path}.mlp"), dim, hidden, Activation::Relu),
+            mlp: Mlp::new(init, &format!("{path}.mlp"), dim, hidden),
             norm_mlp: init.norm(dim),
             pre_norm: s.decoder.pre_norm,
         }
@@ -102,7 +102,7 @@ impl DecoderLayer {
             noise.dropout(self.cross_attn.forward(x + queries.clone(), memory.clone(), memory.clone()), dropout)
         });
         self.residual(x, &self.norm_mlp, |x| {
-            let hidden = noise.dropout(self.mlp.hidden(x), dropout);
+            let hidden = noise.dropout(self.mlp.hidden_relu(x), dropout);
             noise.dropout(self.mlp.output(hidden), dropout)
         })
     }

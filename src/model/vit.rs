@@ -1,7 +1,7 @@
 //! The vision transformer (Dosovitskiy et al. 2021), over all patches of a face or over those that are visible.
 
 use super::init::{Init, NORM_EPSILON};
-use super::layers::{Layers, products};
+use super::layers::Layers;
 use super::noise::Noise;
 use crate::config::{Activation, Positions, Settings, Stem};
 use crate::kernels::gather_rows;
@@ -10,7 +10,7 @@ use burn::module::Param;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{LayerNorm, Linear, PaddingConfig2d};
 use burn::prelude::*;
-use burn::tensor::activation::{gelu, relu};
+use burn::tensor::activation::relu;
 
 /// Self-attention with one fused projection, weights laid out as timm's (`qkv` in that order).
 #[derive(Module, Debug)]
@@ -27,11 +27,6 @@ impl Attention {
         let qkv = init.linear_from(init.uniform(&format!("{path}.qkv.weight"), [dim, 3 * dim], bound));
         Self { qkv, proj: init.linear(&format!("{path}.proj"), dim, dim), heads }
     }
-
-    /// `[B, N, D]` -> `[B, N, D]`
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        layers::self_attention(x.linear(&self.qkv), self.heads, products(&self.qkv)).linear(&self.proj)
-    }
 }
 
 /// Two-layer perceptron.
@@ -39,20 +34,16 @@ impl Attention {
 pub struct Mlp {
     fc1: Linear,
     fc2: Linear,
-    relu: bool,
 }
 
 impl Mlp {
-    pub(super) fn new(init: &Init, path: &str, dim: usize, hidden: usize, activation: Activation) -> Self {
-        Self {
-            fc1: init.linear(&format!("{path}.fc1"), dim, hidden),
-            fc2: init.linear(&format!("{path}.fc2"), hidden, dim),
-            relu: activation == Activation::Relu,
-        }
+    pub(super) fn new(init: &Init, path: &str, dim: usize, hidden: usize) -> Self {
+        Self { fc1: init.linear(&format!("{path}.fc1"), dim, hidden), fc2: init.linear(&format!("{path}.fc2"), hidden, dim) }
     }
 
-    pub(super) fn hidden(&self, x: Tensor<3>) -> Tensor<3> {
-        if self.relu { x.linear_relu(&self.fc1) } else { gelu(x.linear(&self.fc1)) }
+    /// The inner layer with a ReLU.
+    pub(super) fn hidden_relu(&self, x: Tensor<3>) -> Tensor<3> {
+        x.linear_relu(&self.fc1)
     }
 
     pub(super) fn output(&self, h: Tensor<3>) -> Tensor<3> {
@@ -67,6 +58,8 @@ pub struct Block {
     attn: Attention,
     norm2: LayerNorm,
     mlp: Mlp,
+    /// ReLU in the perceptron, instead of GELU.
+    relu: bool,
     /// The backward pass computes what is inside again instead of keeping it.
     recompute: bool,
 }
@@ -79,34 +72,31 @@ impl Block {
             norm1: init.norm(dim),
             attn: Attention::new(init, &format!("{path}.attn"), dim, heads),
             norm2: init.norm(dim),
-            mlp: Mlp::new(init, &format!("{path}.mlp"), dim, hidden, s.vit.activation),
+            mlp: Mlp::new(init, &format!("{path}.mlp"), dim, hidden),
+            relu: s.vit.activation == Activation::Relu,
             recompute: s.run.recompute,
         }
     }
 
+    /// `[B, N, D]` -> `[B, N, D]`
     pub(super) fn forward(&self, x: Tensor<3>, drop_path: f64, noise: &mut Noise) -> Tensor<3> {
-        // Without a backward pass there is nothing to compute again.
         let (faces, device) = (x.dims()[0], x.device());
-        if self.recompute && device.is_autodiff() {
-            let mut drop = || noise.path(faces, drop_path, &device);
-            let drops = drop().zip(drop()).map(<[_; 2]>::from);
-            return layers::block(x, self.layers(), drops);
-        }
-        let attended = self.attn.forward(x.clone().norm(&self.norm1));
-        let x = x + noise.drop_path(attended, drop_path);
-        let fed = self.mlp.output(self.mlp.hidden(x.clone().norm(&self.norm2)));
-        x + noise.drop_path(fed, drop_path)
+        // Drawn for attention first.
+        let mut drop = || noise.path(faces, drop_path, &device);
+        let drops = drop().zip(drop()).map(<[_; 2]>::from);
+        layers::block(x, self.layers(), drops)
     }
 
     fn layers(&self) -> BlockLayers<'_> {
-        let Self { norm1, attn, norm2, mlp, .. } = self;
+        let Self { norm1, attn, norm2, mlp, relu, recompute } = self;
         BlockLayers {
             norms: [norm1, norm2],
             epsilon: NORM_EPSILON,
             attention: [&attn.qkv, &attn.proj],
             heads: attn.heads,
             perceptron: [&mlp.fc1, &mlp.fc2],
-            relu: mlp.relu,
+            relu: *relu,
+            recompute: *recompute,
         }
     }
 }

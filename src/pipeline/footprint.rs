@@ -189,26 +189,36 @@ impl Blocks {
     /// What the blocks keep for the backward pass.
     fn kept(&self, precision: Precision) -> f64 {
         let Self { tokens, dim, heads, hidden, gelu, .. } = *self;
-        // Inputs of both norms, and what the activation's gradient is made of.
-        let always = tokens * (2.0 * dim + hidden);
-        // Inputs of four products, q, k and v, and the weights of attention; a ReLU's output is an input of the last product already.
+        // Inputs of both norms.
+        let always = tokens * 2.0 * dim;
+        // Inputs of four products, q, k and v, the weights of attention, and what the activation's gradient is made of: a ReLU's output is
+        // an input of the last product already, but our shaders write it twice.
         let second = if gelu || precision == Precision::Mixed { hidden } else { 0.0 };
-        let products = tokens * (6.0 * dim + second) + heads * tokens * tokens;
+        let products = tokens * (6.0 * dim + hidden + second) + heads * tokens * tokens;
         let block = SINGLE * always + product_bytes(precision) * products;
         // Computed again, it is there once.
         if self.recompute { self.count as f64 * SINGLE * tokens * dim + block } else { self.count as f64 * block }
     }
 
-    /// The largest single tensor, in single precision: the inner layer, q, k and v as one, or the scores of attention.
-    fn widest(&self) -> f64 {
-        let Self { tokens, dim, heads, hidden, .. } = *self;
-        let columns = (tokens as usize).next_multiple_of(COLUMNS) as f64;
-        SINGLE * (tokens * hidden.max(3.0 * dim)).max(heads * tokens * columns)
+    /// Scores of attention, whose rows are whole multiples on GPUs.
+    fn scores(&self) -> f64 {
+        self.heads * self.tokens * (self.tokens as usize).next_multiple_of(COLUMNS) as f64
     }
 
-    /// Gradients on the way at the widest place, the block's inner layer: of its output and of its input.
-    fn passing(&self) -> f64 {
-        SINGLE * self.tokens * (2.0 * self.hidden + 2.0 * self.dim)
+    /// The largest single tensor, in single precision: the inner layer, q, k and v as one, or the scores of attention.
+    fn widest(&self) -> f64 {
+        let Self { tokens, dim, hidden, .. } = *self;
+        SINGLE * (tokens * hidden.max(3.0 * dim)).max(self.scores())
+    }
+
+    /// Gradients on the way at the widest place: of a block's inner layer, of its output and of its input; or of attention's weights and
+    /// scores, of what is read and of q, k and v.
+    fn passing(&self, precision: Precision) -> f64 {
+        let Self { tokens, dim, hidden, .. } = *self;
+        let products = product_bytes(precision);
+        let inner = products * tokens * 2.0 * hidden;
+        let attention = (SINGLE + products) * self.scores() + products * tokens * 4.0 * dim;
+        inner.max(attention) + SINGLE * tokens * 2.0 * dim
     }
 }
 
@@ -298,7 +308,7 @@ fn face(training: Training, s: &Settings, classes: usize, precision: Precision) 
     // Each convolution's output, before and after its ReLU.
     kept += SINGLE * stem(s).map(|values| 2.0 * values).sum::<f64>();
     kept += encoder.kept(precision);
-    let mut passing = encoder.passing();
+    let mut passing = encoder.passing(precision);
     if training == Training::Pretrain {
         // Prediction, target, their difference and its gradient.
         let target = patches * target_len(s) as f64;
@@ -306,7 +316,7 @@ fn face(training: Training, s: &Settings, classes: usize, precision: Precision) 
         if s.pretrain.method.visible_only() {
             let decoder = mim_decoder(s);
             kept += decoder.kept(precision) + SINGLE * 3.0 * decoder.tokens * decoder.dim;
-            passing = passing.max(decoder.passing());
+            passing = passing.max(decoder.passing(precision));
         }
     } else if s.decoder.enabled {
         let (queries, hidden) = (classes as f64, dim * s.decoder.mlp_ratio);

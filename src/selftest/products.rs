@@ -7,8 +7,9 @@ use crate::engine::read_values;
 use crate::kernels::gpu;
 use crate::kernels::layers::{Layers, Product};
 use crate::kernels::product::Way;
+use crate::kernels::reference::activation::{activation, slope};
 use crate::kernels::reference::column_sums::column_sums;
-use crate::kernels::reference::product::{Sizes, entry, product};
+use crate::kernels::reference::product::{Sizes, entries, entry, product};
 use crate::kernels::reference::softmax;
 use anyhow::Result;
 use burn::backend::{Dispatch, DispatchDevice};
@@ -19,11 +20,18 @@ use std::ops::Range;
 
 /// Largest error over the largest value: sums are f32, and what goes in is exact, also in f16.
 const BOUND: f64 = 1e-5;
-/// Weights of attention are rounded to f16. So are, by burn, products of f16, and where f16 is the processor's own also their sums.
+/// Weights of attention and what it gives are rounded to f16. So are, by burn, products of f16, and where f16 is the processor's own also
+/// their sums.
 const HALVES_BOUND: f64 = 2e-3;
-/// burn rounds scores to f16, too, of which weights are the exponentials.
-const SCORES_BOUND: f64 = 1e-2;
+/// burn rounds scores to f16, too, of which weights are the exponentials, and adds up a single row's products in f16.
+const BURNS_BOUND: f64 = 1e-2;
+/// Error of a value that is rounded to f16 once, over the value: the next f16 on either side is at most 2^-10 away.
+const ROUNDED_BOUND: f64 = 1e-3;
+/// Share of the largest value that is added to each for that: beside zero, where errors of sums count, it allows twice [`BOUND`]. That is
+/// also more than any f16 for which a device may write zero, since results here go up to four and more.
+const BESIDE_ZERO: f64 = 0.02;
 const NO_HALVES: &str = "half precision";
+const NO_SHADER: &str = "shader for products of f16";
 /// Sizes that rates are measured with: a ViT-B/16 at 224 pixels.
 const FACES: usize = 1;
 const TOKENS: usize = 197;
@@ -31,6 +39,11 @@ const WIDTH: usize = 768;
 /// Queries over other tokens: one, less than and as many as are read at once, and more; keys that fill whole tiles and rows, or do not.
 const QUERIES: [usize; 4] = [1, 7, 8, 33];
 const KEYS: [usize; 4] = [5, 17, 196, 197];
+/// Rows, K and N of layers whose results are rounded: less than a tile and several, with edges in all directions, and short and long sums.
+const ROUNDED: [[usize; 3]; 8] =
+    [[1, 16, 16], [19, 48, 16], [261, 16, 272], [300, 48, 272], [300, 80, 144], [1, 1008, 144], [19, 1008, 272], [261, 1008, 16]];
+/// Sums on either side of what f16 holds, which is 65504 at most; so are halves of them.
+const RANGE: [f64; 4] = [131_072.0, 131_008.0, 65_504.0, 640.0];
 /// Values of a large product that are compared: all of them take the CPU too long.
 const SAMPLES: usize = 500;
 
@@ -60,9 +73,46 @@ fn held(name: &str, n: usize, halves: bool) -> Vec<f32> {
     values
 }
 
+/// Normal numbers of another deviation, rounded to f16.
+fn scaled(name: &str, n: usize, deviation: f32) -> Vec<f32> {
+    normals(name, n).iter().map(|v| f16::from_f32(deviation * v).to_f32()).collect()
+}
+
+/// Products of a layer from K to N values over M rows, and their sizes: of which two of x `[M, K]`, the weight `[K, N]` and the gradient of
+/// the output `[M, N]` each is made.
+fn products([m, k, n]: [usize; 3]) -> [(usize, usize, Product, Sizes); 3] {
+    let forward = Sizes { m, k, n, turn_a: false, turn_b: false };
+    let input = Sizes { m, k: n, n: k, turn_a: false, turn_b: true };
+    let parameters = Sizes { m: k, k: m, n, turn_a: true, turn_b: false };
+    [(0, 1, Product::Forward, forward), (2, 1, Product::Input, input), (0, 2, Product::Parameters, parameters)]
+}
+
 fn multiply(a: &Tensor<2>, b: &Tensor<2>, product: Product) -> Tensor<2> {
     let [a, b] = [a, b].map(|x| x.clone().into_dispatch());
     Tensor::from_dispatch(<Dispatch as Layers>::product(a, b, product))
+}
+
+fn multiply_rounded(a: &Tensor<2>, b: &Tensor<2>, product: Product) -> Tensor<2> {
+    let [a, b] = [a, b].map(|x| x.clone().into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Layers>::product_rounded(a, b, product))
+}
+
+fn affine<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>, bias: &Tensor<1>) -> Tensor<D> {
+    let (x, weight, bias) = (x.clone().into_dispatch(), weight.clone().into_dispatch(), bias.clone().into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Layers>::affine_rounded(x, weight, bias))
+}
+
+/// Before and after the activation.
+fn activated<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>, bias: &Tensor<1>, relu: bool) -> [Tensor<D>; 2] {
+    let (x, weight, bias) = (x.clone().into_dispatch(), weight.clone().into_dispatch(), bias.clone().into_dispatch());
+    let (inner, hidden) = <Dispatch as Layers>::affine_activated(x, weight, bias, relu);
+    [inner, hidden].map(Tensor::from_dispatch)
+}
+
+/// The gradient before an activation of `inner`.
+fn before<const D: usize>(weight: &Tensor<2>, gradient: &Tensor<D>, inner: &Tensor<D>, relu: bool) -> Tensor<D> {
+    let [gradient, inner] = [gradient, inner].map(|x| x.clone().into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Layers>::activated_gradient(weight.clone().into_dispatch(), gradient, inner, relu))
 }
 
 /// What is read and the gradient of qkv, from qkv `[B, N, 3 D]` and the gradient of what is read.
@@ -183,13 +233,8 @@ fn large(device: &Device, halves: bool) -> Result<Finding> {
     let rows = FACES * TOKENS;
     let values = [("x", rows), ("weight", WIDTH), ("gradient", rows)].map(|(name, n)| held(name, n * WIDTH, halves));
     let on_device = values.each_ref().map(|v| upload(v, [v.len() / WIDTH, WIDTH], halves, device));
-    let forward = Sizes { m: rows, k: WIDTH, n: WIDTH, turn_a: false, turn_b: false };
-    let input = Sizes { turn_b: true, ..forward };
-    let parameters = Sizes { m: WIDTH, k: rows, n: WIDTH, turn_a: true, turn_b: false };
     let mut worst = 0.0f64;
-    for (a, b, product, sizes) in
-        [(0, 1, Product::Forward, forward), (2, 1, Product::Input, input), (0, 2, Product::Parameters, parameters)]
-    {
+    for (a, b, product, sizes) in products([rows, WIDTH, WIDTH]) {
         let all = read_values(multiply(&on_device[a], &on_device[b], product))?;
         if all.len() != sizes.m * sizes.n {
             return Ok(Finding::new(f64::INFINITY, bound(device, halves)));
@@ -211,6 +256,176 @@ pub fn large_f32(device: &Device) -> Result<Finding> {
 
 pub fn large_f16(device: &Device) -> Result<Finding> {
     large(device, true)
+}
+
+/// Largest error of values that were rounded to f16: of each over itself, as [`ROUNDED_BOUND`] says, if `once`, and else over the largest.
+fn rounded_error(ours: &[f32], exact: &[f64], once: bool) -> f64 {
+    if ours.len() != exact.len() {
+        return f64::INFINITY;
+    }
+    let largest = exact.iter().fold(1e-3f64, |most, v| most.max(v.abs()));
+    let error = |(ours, exact): (&f32, &f64)| {
+        let over = if once { exact.abs() + BESIDE_ZERO * largest } else { largest };
+        let error = (f64::from(*ours) - *exact).abs() / over;
+        if error.is_finite() { error } else { f64::INFINITY }
+    };
+    ours.iter().zip(exact).map(error).fold(0.0, f64::max)
+}
+
+/// Whether products are rounded to f16 once, and the bound for that: our shaders do so, burn rounds what they are made of, too.
+fn rounding(device: &Device) -> (bool, f64) {
+    if way(device, true).is_some() { (true, ROUNDED_BOUND) } else { (false, BURNS_BOUND) }
+}
+
+/// `[M, D]` as `[B, N, D]`, with several faces where they share the rows.
+fn of_faces(rows: usize, width: usize) -> [usize; 3] {
+    let faces = if rows.is_multiple_of(3) { 3 } else { 1 };
+    [faces, rows / faces, width]
+}
+
+pub fn rounded(device: &Device) -> Result<Finding> {
+    if !computes(device, true) {
+        return Ok(Finding::nothing(NO_HALVES));
+    }
+    let ((once, bound), mut worst) = (rounding(device), 0.0f64);
+    for [m, k, n] in ROUNDED {
+        let shapes = [("x", [m, k]), ("weight", [k, n]), ("gradient", [m, n])];
+        let values = shapes.map(|(name, [rows, columns])| held(name, rows * columns, true));
+        let on_device = [0, 1, 2].map(|i: usize| upload(&values[i], shapes[i].1, true, device));
+        for (a, b, product, sizes) in products([m, k, n]) {
+            let ours = read_values(multiply_rounded(&on_device[a], &on_device[b], product))?;
+            worst = worst.max(rounded_error(&ours, &entries(&values[a], &values[b], &sizes), once));
+        }
+    }
+    Ok(Finding::new(worst, bound))
+}
+
+/// A layer over rows, whose bias takes the sums to where an activation is almost straight, on both sides.
+struct Affine {
+    x: Vec<f32>,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    /// Sums and bias.
+    exact: Vec<f64>,
+}
+
+impl Affine {
+    fn new([m, k, n]: [usize; 3]) -> Self {
+        let (x, weight) = (held("x", m * k, true), scaled("weight", k * n, (k as f32).powf(-0.5)));
+        let bias: Vec<f32> = normals("bias", n).iter().map(|v| 3.0 * v).collect();
+        let sums = entries(&x, &weight, &Sizes { m, k, n, turn_a: false, turn_b: false });
+        let exact = sums.iter().zip(bias.iter().cycle()).map(|(sum, bias)| sum + f64::from(*bias)).collect();
+        Self { x, weight, bias, exact }
+    }
+
+    fn upload(&self, [m, k, n]: [usize; 3], device: &Device) -> (Tensor<3>, Tensor<2>, Tensor<1>) {
+        let (x, weight) = (upload(&self.x, of_faces(m, k), true, device), upload(&self.weight, [k, n], true, device));
+        (x, weight, floats(self.bias.clone(), [n], device))
+    }
+}
+
+pub fn rounded_bias(device: &Device) -> Result<Finding> {
+    if !computes(device, true) {
+        return Ok(Finding::nothing(NO_HALVES));
+    }
+    let ((once, bound), mut worst) = (rounding(device), 0.0f64);
+    for sizes in ROUNDED {
+        let layer = Affine::new(sizes);
+        let (x, weight, bias) = layer.upload(sizes, device);
+        worst = worst.max(rounded_error(&read_values(affine(&x, &weight, &bias))?, &layer.exact, once));
+    }
+    Ok(Finding::new(worst, bound))
+}
+
+pub fn rounded_activation(device: &Device) -> Result<Finding> {
+    if !computes(device, true) {
+        return Ok(Finding::nothing(NO_HALVES));
+    }
+    let ((once, bound), mut worst) = (rounding(device), 0.0f64);
+    for sizes in ROUNDED {
+        let layer = Affine::new(sizes);
+        let (x, weight, bias) = layer.upload(sizes, device);
+        for relu in [false, true] {
+            let [inner, hidden] = activated(&x, &weight, &bias, relu);
+            let (inner, hidden) = (read_values(inner)?, read_values(hidden)?);
+            let exact: Vec<f64> = layer.exact.iter().map(|v| if relu { v.max(0.0) } else { *v }).collect();
+            worst = worst.max(rounded_error(&inner, &exact, once));
+            // Of the device's own values, which may be the next f16.
+            let exact: Vec<f64> = inner.iter().map(|v| activation(f64::from(*v), relu)).collect();
+            worst = worst.max(rounded_error(&hidden, &exact, once));
+        }
+    }
+    Ok(Finding::new(worst, bound))
+}
+
+pub fn rounded_gradient(device: &Device) -> Result<Finding> {
+    if !computes(device, true) {
+        return Ok(Finding::nothing(NO_HALVES));
+    }
+    let ((once, bound), mut worst) = (rounding(device), 0.0f64);
+    for [m, k, n] in ROUNDED {
+        // As large for every N.
+        let (weight, gradient) = (scaled("weight", k * n, 4.0 * (n as f32).powf(-0.5)), held("gradient", m * n, true));
+        let sums = entries(&gradient, &weight, &Sizes { m, k: n, n: k, turn_a: false, turn_b: true });
+        let (on_device, of_output) = (upload(&weight, [k, n], true, device), upload(&gradient, of_faces(m, n), true, device));
+        for relu in [false, true] {
+            let mut inner = scaled("inner", m * k, 3.0);
+            if relu {
+                inner.iter_mut().for_each(|v| *v = v.max(0.0));
+            }
+            let ours = read_values(before(&on_device, &of_output, &upload(&inner, of_faces(m, k), true, device), relu))?;
+            let exact: Vec<f64> = sums.iter().zip(&inner).map(|(sum, v)| sum * slope(f64::from(*v), relu)).collect();
+            worst = worst.max(rounded_error(&ours, &exact, once));
+        }
+    }
+    Ok(Finding::new(worst, bound))
+}
+
+/// How many values are not these, rounded to f16: infinite beyond its range.
+fn others(ours: &[f32], exact: &[f64]) -> usize {
+    let other = |(ours, exact): (&f32, &f64)| *ours != f16::from_f64(*exact).to_f32();
+    ours.len().abs_diff(exact.len()) + ours.iter().zip(exact).filter(|pair| other(*pair)).count()
+}
+
+/// Sums beyond the range of f16, where scaled losses lead and what training looks for.
+pub fn rounded_range(device: &Device) -> Result<Finding> {
+    if way(device, true).is_none() {
+        return Ok(Finding::nothing(NO_SHADER));
+    }
+    let (m, n) = (24, 48);
+    let sign = |row: usize| if row.is_multiple_of(2) { 1.0 } else { -1.0 };
+    let of_column = |column: usize| RANGE[column % RANGE.len()];
+    let matrix = |[rows, columns]: [usize; 2], value: &dyn Fn(usize, usize) -> f64| {
+        let values: Vec<f32> = (0..rows * columns).map(|i| value(i / columns, i % columns) as f32).collect();
+        upload(&values, [rows, columns], true, device)
+    };
+    let exact: Vec<f64> = (0..m * n).map(|i| sign(i / n) * of_column(i % n)).collect();
+    let mut wrong = 0;
+    // Whole multiples of one number are added up, so sums are exact.
+    for k in [16, 1024] {
+        let share = |column: usize| of_column(column) / k as f64;
+        let [a, a_turned] = [matrix([m, k], &|row, _| sign(row)), matrix([k, m], &|_, row| sign(row))];
+        let [b, b_turned] = [matrix([k, n], &|_, column| share(column)), matrix([n, k], &|column, _| share(column))];
+        for (a, b, product) in [(&a, &b, Product::Forward), (&a, &b_turned, Product::Input), (&a_turned, &b, Product::Parameters)] {
+            wrong += others(&read_values(multiply_rounded(a, b, product))?, &exact);
+        }
+        let with_bias: Vec<f64> = exact.iter().enumerate().map(|(i, sum)| sum - of_column(i % n) / 2.0).collect();
+        let bias = floats((0..n).map(|column| (-of_column(column) / 2.0) as f32).collect(), [n], device);
+        wrong += others(&read_values(affine(&a, &b, &bias))?, &with_bias);
+        // A GELU of what is infinite is not told here.
+        let [inner, _] = activated(&a, &b, &bias, false);
+        wrong += others(&read_values(inner)?, &with_bias);
+        let positive: Vec<f64> = with_bias.iter().map(|v| v.max(0.0)).collect();
+        for part in activated(&a, &b, &bias, true) {
+            wrong += others(&read_values(part)?, &positive);
+        }
+        // Where both slopes are 1.
+        let inner = matrix([m, n], &|_, _| 8.0);
+        for relu in [false, true] {
+            wrong += others(&read_values(before(&b_turned, &a, &inner, relu))?, &exact);
+        }
+    }
+    Ok(Finding::new(wrong as f64, 0.0))
 }
 
 fn attention(device: &Device, halves: bool) -> Result<Finding> {
@@ -252,7 +467,7 @@ fn queries(device: &Device, halves: bool) -> Result<Finding> {
     let bound = match (halves, way(device, halves)) {
         (false, _) => BOUND,
         (true, Some(_)) => HALVES_BOUND,
-        (true, None) => SCORES_BOUND,
+        (true, None) => BURNS_BOUND,
     };
     Ok(Finding::new(worst, bound))
 }
@@ -296,6 +511,19 @@ pub fn repeats(device: &Device) -> Result<Finding> {
             let (x, w, g) = (tensor("x", [rows, k]), tensor("weight", [k, n]), tensor("gradient", [rows, n]));
             for (a, b, product) in [(&x, &w, Product::Forward), (&g, &w, Product::Input), (&x, &g, Product::Parameters)] {
                 all.extend(read_values(multiply(a, b, product))?);
+                if halves {
+                    all.extend(read_values(multiply_rounded(a, b, product))?);
+                }
+            }
+            if halves {
+                let bias = floats(normals("bias", n), [n], device);
+                all.extend(read_values(affine(&x, &w, &bias))?);
+                for relu in [false, true] {
+                    let [inner, hidden] = activated(&x, &w, &bias, relu);
+                    for part in [inner, hidden, before(&w, &g, &x, relu)] {
+                        all.extend(read_values(part)?);
+                    }
+                }
             }
             let tensor = |name, width| upload(&held(name, faces * tokens * width, halves), [faces, tokens, width], halves, device);
             for part in attend(&tensor("qkv", 3 * width), &tensor("of read", width), heads) {
@@ -323,11 +551,9 @@ mod tests {
         let values = |stem: &str, part: &str| golden.floats(&format!("{stem}.{part}")).unwrap();
         for stem in golden.stems(".x").unwrap() {
             let ([m, k], [_, n]) = (golden.shape(&format!("{stem}.x")).unwrap(), golden.shape(&format!("{stem}.w")).unwrap());
-            let forward = Sizes { m, k, n, turn_a: false, turn_b: false };
-            let input = Sizes { m, k: n, n: k, turn_a: false, turn_b: true };
-            let parameters = Sizes { m: k, k: m, n, turn_a: true, turn_b: false };
-            for (part, a, b, sizes) in [("y", "x", "w", forward), ("of_x", "g", "w", input), ("of_w", "x", "g", parameters)] {
-                let ours = product(&values(&stem, a), &values(&stem, b), &sizes);
+            let operands = ["x", "w", "g"].map(|part| values(&stem, part));
+            for (part, (a, b, _, sizes)) in ["y", "of_x", "of_w"].into_iter().zip(products([m, k, n])) {
+                let ours = product(&operands[a], &operands[b], &sizes);
                 assert!(relative_error(&ours, &values(&stem, part)) <= 2e-7, "{stem}.{part}");
             }
         }
@@ -356,6 +582,54 @@ mod tests {
             let [_, width] = golden.shape(&format!("{stem}.x")).unwrap();
             let ours = column_sums(&golden.floats(&format!("{stem}.x")).unwrap(), width);
             assert!(relative_error(&ours, &golden.floats(&format!("{stem}.sums")).unwrap()) <= 2e-7, "{stem}");
+        }
+    }
+
+    #[test]
+    fn either_neighbour_is_near_and_another_computation_is_not() {
+        let nearest = |exact: &[f64]| -> Vec<f32> { exact.iter().map(|v| f16::from_f64(*v).to_f32()).collect() };
+        let cut = |v: &f64| {
+            let near = f16::from_f64(*v);
+            let beyond = near.to_f64().abs() > v.abs();
+            f16::from_bits(near.to_bits() - u16::from(beyond)).to_f32()
+        };
+        let (width, layer) = (16, Affine::new([19, 48, 16]));
+        let ours = nearest(&layer.exact);
+        let error = |ours: &[f32]| rounded_error(ours, &layer.exact, true);
+        assert!(error(&ours) <= ROUNDED_BOUND && error(&layer.exact.iter().map(cut).collect::<Vec<_>>()) <= ROUNDED_BOUND);
+        let shifted = |by: usize| -> Vec<f32> { ours.iter().cycle().skip(by).take(ours.len()).copied().collect() };
+        assert!(error(&shifted(1)) > 0.1 && error(&shifted(width)) > 0.1, "another column, another row");
+        let with = |value: f32| -> Vec<f32> { [&ours[..7], &[value], &ours[8..]].concat() };
+        assert!(error(&with(1.01 * ours[7])) > ROUNDED_BOUND);
+        for value in [f32::NAN, f32::INFINITY] {
+            assert_eq!(error(&with(value)), f64::INFINITY);
+        }
+        assert_eq!(error(&ours[1..]), f64::INFINITY);
+        // GELU by a hyperbolic tangent, which others use, is not ours.
+        let x: Vec<f64> = (-600..=600).map(|i| f64::from(i) / 100.0).collect();
+        let exact: Vec<f64> = x.iter().map(|x| activation(*x, false)).collect();
+        let by_tanh: Vec<f64> = x.iter().map(|&x| 0.5 * x * (1.0 + f64::tanh(0.797_884_560_8 * (x + 0.044_715 * x.powi(3))))).collect();
+        assert!(rounded_error(&nearest(&exact), &exact, true) <= ROUNDED_BOUND);
+        assert!(rounded_error(&nearest(&by_tanh), &exact, true) > ROUNDED_BOUND);
+    }
+
+    #[test]
+    fn activations_are_seen_from_one_end_to_the_other() {
+        let layer = Affine::new([300, 80, 144]);
+        for range in [-9.0..-6.0, -6.0..-1.0, -1.0..1.0, 1.0..6.0, 6.0..9.0] {
+            assert!(layer.exact.iter().any(|v| range.contains(v)), "nothing in {range:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_beyond_the_range_is_infinite() {
+        let exact = [131_072.0, -131_072.0, 65_504.0, 640.0];
+        assert_eq!(others(&[f32::INFINITY, f32::NEG_INFINITY, 65_504.0, 640.0], &exact), 0);
+        assert_eq!(others(&[65_504.0, f32::INFINITY, f32::INFINITY, f32::NAN], &exact), 4);
+        assert_eq!(others(&[f32::INFINITY], &exact), 3);
+        // What such sums are made of is exact.
+        for share in RANGE.iter().flat_map(|sum| [sum / 16.0, sum / 1024.0]) {
+            assert_eq!(f16::from_f64(share).to_f64(), share);
         }
     }
 }

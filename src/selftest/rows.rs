@@ -1,11 +1,13 @@
-//! Checks of the kernels over rows, layer norm and softmax: golden vectors, and larger sizes beside the CPU in double precision.
+//! Checks of the kernels over rows, layer norm and softmax, and of sums of columns of f16: golden vectors, and larger sizes beside the CPU
+//! in double precision.
 
 use super::kernels::{floats, normals, upload};
-use super::{Finding, Golden, rate, relative_error, repeated};
+use super::{Finding, Golden, largest_difference, rate, relative_error, repeated};
 use crate::engine::read_values;
 use crate::kernels::layers::Layers;
+use crate::kernels::reference::column_sums::column_sums;
 use crate::kernels::reference::{layer_norm, softmax};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use burn::backend::Dispatch;
 use burn::prelude::*;
 use burn::tensor::{DType, FloatDType};
@@ -18,6 +20,8 @@ const NORM_BOUND: f64 = 2e-5;
 const SOFTMAX_BOUND: f64 = 1e-5;
 /// An f16 has eleven bits; which way a number between two of them is rounded is not said.
 const HALVES_BOUND: f64 = 1e-3;
+/// Sums of f16 are f32.
+const SUMS_BOUND: f64 = 1e-5;
 /// Sizes that rates are measured with: a ViT-B/16 at 224 pixels, and its tokens with padding.
 const FACES: usize = 8;
 const TOKENS: usize = 197;
@@ -29,6 +33,12 @@ const PADDED: usize = 208;
 fn norm([x, gamma, beta]: [Tensor<2>; 3]) -> Tensor<2> {
     let [gamma, beta] = [gamma, beta].map(|v| v.flatten::<1>(0, 1).into_dispatch());
     Tensor::from_dispatch(<Dispatch as Layers>::norm(x.into_dispatch(), gamma, beta, EPSILON))
+}
+
+/// The same of f16.
+fn norm_rounded([x, gamma, beta]: [Tensor<2>; 3]) -> Tensor<2> {
+    let [gamma, beta] = [gamma, beta].map(|v| v.flatten::<1>(0, 1).into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Layers>::norm_rounded(x.into_dispatch(), gamma, beta, EPSILON))
 }
 
 /// Gradients of x, gamma and beta.
@@ -72,6 +82,32 @@ pub fn norm_forward(device: &Device) -> Result<Finding> {
     let worst = relative_error(&ours, &layer_norm::norm(&values[0], &values[1], &values[2], EPSILON));
     let rate = rate(device, 2 * 4 * rows * WIDTH, || Ok(norm([x.clone(), gamma.clone(), beta.clone()])))?;
     Ok(Finding { bytes_per_second: Some(rate), ..Finding::new(worst, NORM_BOUND) })
+}
+
+/// The largest difference over what there may be: the rounding of a value to f16, and that of the largest one to f32 on the way.
+fn error_of_halves(ours: &[f32], exact: &[f32]) -> f64 {
+    if !largest_difference(ours, exact).is_finite() {
+        return f64::INFINITY;
+    }
+    let largest = exact.iter().fold(1e-3f32, |most, v| most.max(v.abs()));
+    let most = |v: f32| HALVES_BOUND * f64::from(v.abs()) + NORM_BOUND * f64::from(largest);
+    ours.iter().zip(exact).map(|(a, b)| f64::from(a - b).abs() / most(*b)).fold(0.0, f64::max)
+}
+
+pub fn norm_halves(device: &Device) -> Result<Finding> {
+    let mut worst = 0.0f64;
+    // Lanes of one to four quads; last workgroups that are not whole.
+    for (rows, width) in [(1, 2), (37, 16), (1001, 96), (21, 390), (FACES * TOKENS + 1, WIDTH), (3, 1026), (2, 4096)] {
+        let values = [normals("x", rows * width), normals("gamma", width), normals("beta", width)];
+        let on_device = values.clone().map(|v| floats(v.clone(), [v.len() / width, width], device));
+        let made = norm_rounded(on_device);
+        ensure!(made.dtype() == DType::F16, "a norm of {:?}", made.dtype());
+        worst = worst.max(error_of_halves(&read_values(made)?, &layer_norm::norm(&values[0], &values[1], &values[2], EPSILON)));
+    }
+    let rows = FACES * TOKENS;
+    let inputs = [("x", rows), ("gamma", 1), ("beta", 1)].map(|(name, n)| floats(normals(name, n * WIDTH), [n, WIDTH], device));
+    let bytes_per_second = rate_of(device, (4 + 2) * rows * WIDTH, true, || norm_rounded(inputs.clone()))?;
+    Ok(Finding { bytes_per_second, ..Finding::new(worst, 1.0) })
 }
 
 pub fn norm_gradients(device: &Device) -> Result<Finding> {
@@ -193,4 +229,27 @@ pub fn softmax_gradient_f32(device: &Device) -> Result<Finding> {
 
 pub fn softmax_gradient_f16(device: &Device) -> Result<Finding> {
     softmax_gradient(device, true)
+}
+
+fn sums_of(x: &Tensor<2>) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as Layers>::column_sums(x.clone().into_dispatch()))
+}
+
+pub fn sums_halves(device: &Device) -> Result<Finding> {
+    let of = |rows: usize, width: usize| -> (Vec<f32>, Tensor<2>) {
+        let values: Vec<f32> = normals("x", rows * width).iter().map(|v| f16::from_f32(*v).to_f32()).collect();
+        let on_device = upload(&values, [rows, width], true, device);
+        (values, on_device)
+    };
+    let mut worst = 0.0f64;
+    // One row; more pairs of columns than a workgroup has lanes, and some left over; more rows than one chunk, and some left over.
+    for (rows, width) in [(1, 66), (9, 602), (4097, 4), (33, 2)] {
+        let (values, x) = of(rows, width);
+        worst = worst.max(relative_error(&read_values(sums_of(&x))?, &column_sums(&values, width)));
+    }
+    let rows = FACES * TOKENS;
+    let (values, x) = of(rows, WIDTH);
+    worst = worst.max(relative_error(&read_values(sums_of(&x))?, &column_sums(&values, WIDTH)));
+    let rate = rate(device, (2 * rows + 4) * WIDTH, || Ok(sums_of(&x)))?;
+    Ok(Finding { bytes_per_second: Some(rate), ..Finding::new(worst, SUMS_BOUND) })
 }

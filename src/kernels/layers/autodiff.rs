@@ -8,7 +8,7 @@ use burn::backend::autodiff::{
     Autodiff,
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
-    ops::{Backward, Ops, OpsKind, unary},
+    ops::{Backward, Ops, OpsKind},
 };
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::DType;
@@ -19,8 +19,6 @@ struct Affine;
 struct Norm;
 #[derive(Debug)]
 struct Attention;
-#[derive(Debug)]
-struct SelfAttention;
 #[derive(Debug)]
 struct Block;
 /// A block's input and parameters.
@@ -79,28 +77,13 @@ impl<B: Layers> Backward<B, 3> for Attention {
     }
 }
 
-impl<B: Layers> Backward<B, 1> for SelfAttention {
-    /// Queries, keys and values side by side, weights, heads.
-    type State = (FloatTensor<B>, FloatTensor<B>, usize);
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let (qkv, weights, heads) = ops.state;
-        unary::<B, _>(ops.parents, ops.node, grads, |gradient| {
-            let (products, values) = (qkv.dtype(), gradient.dtype());
-            in_type::<B>(B::self_attention_gradient(qkv, weights, in_type::<B>(gradient, products), heads), values)
-        });
-    }
-}
-
 impl<B: Layers> Backward<B, NODES> for Block {
-    /// Input, and the block.
-    type State = (FloatTensor<B>, block::Block<B>);
+    type State = block::Kept<B>;
 
     fn backward(self, ops: Ops<Self::State, NODES>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let (x, block) = ops.state;
         let [input, parameters @ ..] = ops.parents;
         let learns = parameters.iter().any(Option::is_some);
-        let (of_x, of_parameters) = block.backward(x, grads.consume::<B>(&ops.node), learns);
+        let (of_x, of_parameters) = ops.state.backward(grads.consume::<B>(&ops.node), learns);
         for (node, gradient) in std::iter::once(input).chain(parameters).zip(std::iter::once(of_x).chain(of_parameters)) {
             if let Some(node) = node {
                 grads.register::<B>(node.id, gradient);
@@ -150,26 +133,14 @@ impl<B: Layers, C: CheckpointStrategy> Layers for Autodiff<B, C> {
         }
     }
 
-    fn self_attention_of(qkv: FloatTensor<Self>, heads: usize, products: DType) -> FloatTensor<Self> {
-        let values = qkv.primitive().dtype();
-        match SelfAttention.prepare::<C>([qkv.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => {
-                let qkv = in_type::<B>(qkv.into_primitive(), products);
-                let (read, weights) = B::self_attention_with_weights(qkv.clone(), heads);
-                prepared.finish((qkv, weights, heads), in_type::<B>(read, values))
-            }
-            OpsKind::UnTracked(prepared) => prepared.finish(B::self_attention_of(qkv.into_primitive(), heads, products)),
-        }
-    }
-
     fn block(x: FloatTensor<Self>, block: block::Block<Self>) -> FloatTensor<Self> {
         let [a, b, c, d, e, f, g, h, i, j, k, l] = block.parameters().map(|parameter| parameter.node());
         let nodes = [x.node(), a, b, c, d, e, f, g, h, i, j, k, l];
         let (x, block) = (x.into_primitive(), block.map::<B>(|tensor| tensor.into_primitive()));
         match Block.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
-                let output = block.forward(x.clone());
-                prepared.finish((x, block), output)
+                let (output, kept) = block.forward_for_backward(x);
+                prepared.finish(kept, output)
             }
             OpsKind::UnTracked(prepared) => prepared.finish(block.forward(x)),
         }

@@ -3,6 +3,7 @@
 use super::matrix::{Matrix, Place, fresh, new_product, product, replace_product};
 use super::operations::{self, scale};
 use super::{Layers, Product, passes};
+use burn::backend::ops::ActivationOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, TensorMetadata};
 use burn::prelude::{Shape, TensorData};
@@ -209,6 +210,10 @@ impl Layers for Flex {
         // In place where nobody else holds the gradient.
         passes::relu_backward(slice(&output), gradient.storage_mut());
         gradient
+    }
+
+    fn before_gelu(x: Values, gradient: Values) -> Values {
+        Self::gelu_backward(x, gradient)
     }
 
     fn affine_input_gradient(weight: Values, rounded: Values) -> Values {

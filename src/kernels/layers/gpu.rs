@@ -1,9 +1,9 @@
-//! The layers on a GPU by our shaders: products ([`products`](super::products)), norm, softmax and sums of columns, in f32, products and
-//! weights of attention also in f16. Where a shader does not fit, burn's operations do.
+//! The layers on a GPU by our shaders: products ([`products`](super::products)), norm, softmax and sums of columns, in f32; products,
+//! weights of attention, a norm's result and what is summed also in f16. Where a shader does not fit, burn's operations do.
 
 use super::super::queue::{Queue, allocate, operands};
 use super::super::{column_sums as kernel, gpu::Launch, layer_norm, softmax};
-use super::products::{Attention, product};
+use super::products::{self, Attention};
 use super::{Layers, Product, columns, operations};
 use burn::backend::TensorMetadata;
 use burn::backend::ops::{FloatTensorOps, ModuleOps};
@@ -36,13 +36,25 @@ fn softmax_rows(x: &CubeTensor, columns: usize, scale: f32, weights: DType) -> O
     softmax::Rows::of(rows, width, columns, scale, weights == DType::F16).filter(|_| matches!(weights, DType::F32 | DType::F16))
 }
 
-/// Launches, behind those that came before, of the sums of the rows of contiguous `[R, D]` of f32 in a fixed order: `[D]`. R and D are not 0.
+/// The layer norm of f32 in `dtype`, which is f32 or f16; none where the shader does not fit.
+fn norm(x: &CubeTensor, gamma: &CubeTensor, beta: &CubeTensor, epsilon: f64, dtype: DType) -> Option<CubeTensor> {
+    let (queue, halves) = (Queue::of(x)?, dtype == DType::F16);
+    let rows = norm_rows(x, [gamma, beta], epsilon).filter(|rows| all_f32([x, gamma, beta]) && (!halves || rows.halves()))?;
+    let [x, gamma, beta] = [x, gamma, beta].map(|t| into_contiguous(t.clone()));
+    let out = allocate(&x, x.shape(), dtype);
+    queue.submit([layer_norm::norm(&rows, halves, operands([&x, &gamma, &beta, &out], rows.norm_sizes(halves)))]);
+    Some(out)
+}
+
+/// Launches, behind those that came before, of the sums of the rows of contiguous `[R, D]` in a fixed order: `[D]` of f32. R and D are not
+/// 0; values are f32, or f16 where D is even.
 pub fn sum_columns(x: &CubeTensor, [mut rows, width]: [usize; 2], launches: &mut Vec<Launch<BufferBinding>>) -> CubeTensor {
     let mut x = x.clone();
     loop {
-        let chunks = kernel::chunks(rows, width);
+        let halves = x.dtype() == DType::F16;
+        let chunks = kernel::chunks(rows, width, halves);
         let sums = allocate(&x, Shape::new([chunks, width]), DType::F32);
-        launches.push(kernel::launch(rows, width, chunks, operands([&x, &sums], [0; 2])));
+        launches.push(kernel::launch(rows, width, chunks, halves, operands([&x, &sums], [0; 2])));
         (x, rows) = (sums, chunks);
         if chunks == 1 {
             return CubeBackend::float_reshape(x, Shape::new([width]));
@@ -52,9 +64,15 @@ pub fn sum_columns(x: &CubeTensor, [mut rows, width]: [usize; 2], launches: &mut
 
 impl Layers for CubeBackend {
     fn column_sums(x: CubeTensor) -> CubeTensor {
-        let fits = |(queue, [rows, width]): &(Queue, [usize; 2])| *rows > 0 && (4 * rows * width) as u64 <= queue.gpu().largest_binding();
-        let Some((queue, sizes)) = Queue::of(&x).zip(sizes(&x)).filter(fits).filter(|_| all_f32([&x])) else {
-            return Self::linear_bias_backward(x);
+        let dtype = x.dtype();
+        let fits = |(queue, [rows, width]): &(Queue, [usize; 2])| {
+            let taken = dtype == DType::F32 || (dtype == DType::F16 && width.is_multiple_of(2));
+            // The sums of a single row of f16 are larger than it.
+            let bytes = width * (dtype.size() * rows).max(DType::F32.size());
+            taken && *rows > 0 && bytes as u64 <= queue.gpu().largest_binding()
+        };
+        let Some((queue, sizes)) = Queue::of(&x).zip(sizes(&x)).filter(fits) else {
+            return Self::linear_bias_backward(operations::in_type::<Self>(x, DType::F32));
         };
         let mut launches = Vec::new();
         let sums = sum_columns(&into_contiguous(x), sizes, &mut launches);
@@ -63,7 +81,26 @@ impl Layers for CubeBackend {
     }
 
     fn product(a: CubeTensor, b: CubeTensor, kind: Product) -> CubeTensor {
-        product(&a, &b, kind).unwrap_or_else(|| operations::product::<Self>(a, b, kind))
+        products::product(&a, &b, kind).unwrap_or_else(|| operations::product::<Self>(a, b, kind))
+    }
+
+    fn product_rounded(a: CubeTensor, b: CubeTensor, kind: Product) -> CubeTensor {
+        products::product_rounded(&a, &b, kind).unwrap_or_else(|| operations::product_rounded::<Self>(a, b, kind))
+    }
+
+    fn affine_rounded(x: CubeTensor, weight: CubeTensor, bias: CubeTensor) -> CubeTensor {
+        let made = products::affine_rounded(&x, &weight, &bias);
+        made.unwrap_or_else(|| operations::affine_rounded::<Self>(x, weight, bias))
+    }
+
+    fn affine_activated(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, relu: bool) -> (CubeTensor, CubeTensor) {
+        let made = products::affine_activated(&x, &weight, &bias, relu);
+        made.unwrap_or_else(|| operations::affine_activated::<Self>(x, weight, bias, relu))
+    }
+
+    fn activated_gradient(weight: CubeTensor, rounded: CubeTensor, inner: CubeTensor, relu: bool) -> CubeTensor {
+        let made = products::activated_gradient(&weight, &rounded, &inner, relu);
+        made.unwrap_or_else(|| operations::activated_gradient::<Self>(weight, rounded, inner, relu))
     }
 
     fn attention_with_weights(q: CubeTensor, k: CubeTensor, v: CubeTensor, heads: usize) -> (CubeTensor, CubeTensor) {
@@ -71,8 +108,7 @@ impl Layers for CubeBackend {
             return attention.forward();
         }
         let columns = columns(k.shape()[1], q.dtype);
-        let (read, weights) = operations::attention_with_weights::<Self>(q, k, v, heads, columns);
-        (operations::in_type::<Self>(read, DType::F32), weights)
+        operations::attention_with_weights::<Self>(q, k, v, heads, columns)
     }
 
     fn attention_gradients(
@@ -88,8 +124,7 @@ impl Layers for CubeBackend {
         {
             return attention.backward(weights, gradient).into();
         }
-        let (q, k, v) = operations::attention_gradients::<Self>(q, k, v, weights, gradient, heads);
-        [q, k, v].map(|x| operations::in_type::<Self>(x, DType::F32)).into()
+        operations::attention_gradients::<Self>(q, k, v, weights, gradient, heads)
     }
 
     fn self_attention_with_weights(qkv: CubeTensor, heads: usize) -> (CubeTensor, CubeTensor) {
@@ -113,14 +148,12 @@ impl Layers for CubeBackend {
     }
 
     fn norm(x: CubeTensor, gamma: CubeTensor, beta: CubeTensor, epsilon: f64) -> CubeTensor {
-        let rows = norm_rows(&x, [&gamma, &beta], epsilon).filter(|_| all_f32([&x, &gamma, &beta]));
-        let (Some(queue), Some(rows)) = (Queue::of(&x), rows) else {
-            return operations::norm::<Self>(x, gamma, beta, epsilon);
-        };
-        let [x, gamma, beta] = [x, gamma, beta].map(into_contiguous);
-        let out = allocate(&x, x.shape(), DType::F32);
-        queue.submit([layer_norm::norm(&rows, operands([&x, &gamma, &beta, &out], rows.norm_sizes()))]);
-        out
+        norm(&x, &gamma, &beta, epsilon, DType::F32).unwrap_or_else(|| operations::norm::<Self>(x, gamma, beta, epsilon))
+    }
+
+    fn norm_rounded(x: CubeTensor, gamma: CubeTensor, beta: CubeTensor, epsilon: f64) -> CubeTensor {
+        norm(&x, &gamma, &beta, epsilon, DType::F16)
+            .unwrap_or_else(|| operations::in_type::<Self>(Self::norm(x, gamma, beta, epsilon), DType::F16))
     }
 
     fn norm_gradients(x: CubeTensor, gamma: CubeTensor, gradient: CubeTensor, epsilon: f64) -> (CubeTensor, CubeTensor, CubeTensor) {

@@ -5,6 +5,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::prelude::Shape;
 use burn::tensor::{DType, Slice};
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 /// The same values in another type.
 pub fn in_type<B: Backend>(x: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
@@ -25,8 +26,43 @@ pub fn affine<B: Layers>(x: FloatTensor<B>, weight: FloatTensor<B>, bias: FloatT
     if relu { B::relu(y) } else { y }
 }
 
+pub fn product_rounded<B: Layers>(a: FloatTensor<B>, b: FloatTensor<B>, product: Product) -> FloatTensor<B> {
+    in_type::<B>(B::product(a, b, product), DType::F16)
+}
+
+pub fn affine_rounded<B: Layers>(x: FloatTensor<B>, weight: FloatTensor<B>, bias: FloatTensor<B>) -> FloatTensor<B> {
+    in_type::<B>(affine::<B>(x, weight, bias, false), DType::F16)
+}
+
+pub fn affine_activated<B: Layers>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    relu: bool,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let inner = in_type::<B>(affine::<B>(x, weight, bias, relu), DType::F16);
+    // A GELU in single precision, of the values that its gradient will see.
+    let hidden = if relu { inner.clone() } else { in_type::<B>(B::gelu(in_type::<B>(inner.clone(), DType::F32)), DType::F16) };
+    (inner, hidden)
+}
+
+pub fn activated_gradient<B: Layers>(weight: FloatTensor<B>, rounded: FloatTensor<B>, inner: FloatTensor<B>, relu: bool) -> FloatTensor<B> {
+    let gradient = B::product(rounded, weight, Product::Input);
+    let inner = in_type::<B>(inner, DType::F32);
+    in_type::<B>(if relu { before_relu::<B>(inner, gradient) } else { B::before_gelu(inner, gradient) }, DType::F16)
+}
+
 pub fn before_relu<B: Backend>(output: FloatTensor<B>, gradient: FloatTensor<B>) -> FloatTensor<B> {
     B::relu_backward(output, gradient)
+}
+
+/// By the normal distribution's share below x, and its density at x.
+pub fn before_gelu<B: Backend>(x: FloatTensor<B>, gradient: FloatTensor<B>) -> FloatTensor<B> {
+    let error = B::float_erf(B::float_mul_scalar(x.clone(), FRAC_1_SQRT_2.into()));
+    let share = B::float_mul_scalar(B::float_add_scalar(error, 1.0.into()), 0.5.into());
+    let bell = B::float_exp(B::float_mul_scalar(B::float_mul(x.clone(), x.clone()), (-0.5).into()));
+    let density = B::float_mul_scalar(bell, (FRAC_1_SQRT_2 * FRAC_2_SQRT_PI / 2.0).into());
+    B::float_mul(gradient, B::float_add(share, B::float_mul(x, density)))
 }
 
 pub fn product<B: Backend>(a: FloatTensor<B>, b: FloatTensor<B>, product: Product) -> FloatTensor<B> {

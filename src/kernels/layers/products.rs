@@ -1,5 +1,6 @@
 //! Products of matrices on wgpu by our shaders: those of linear layers, and attention.
 //!
+//! A linear layer's result in half precision is made in the product itself, with bias and activation or with the activation's gradient.
 //! Attention reads queries, keys and values where they lie, each in a tensor of its own or side by side in the output of one linear layer,
 //! and writes gradients to where the backward pass wants them: nothing is copied or turned. Its weights have a few columns more than there
 //! are keys ([`columns`]).
@@ -8,7 +9,7 @@ use super::gpu::sum_columns;
 use super::operations::scale;
 use super::{Product, columns};
 use crate::kernels::gpu::Launch;
-use crate::kernels::product::{Matrices, Sizes, Turned, Way, launch};
+use crate::kernels::product::{Ending, Matrices, Sizes, Turned, Way, launch};
 use crate::kernels::queue::{Queue, allocate, operands};
 use crate::kernels::softmax;
 use burn::backend::TensorMetadata;
@@ -41,7 +42,7 @@ struct Products {
 }
 
 impl Products {
-    /// For tensors of one type, and results of so many values of f32; none where a device or our kernels do not take them.
+    /// For tensors of one type, and results of so many values of f32 at most; none where a device or our kernels do not take them.
     fn of(tensors: &[&CubeTensor], results: &[usize]) -> Option<Self> {
         let (queue, dtype) = (Queue::of(tensors[0])?, tensors[0].dtype);
         let way = match dtype {
@@ -58,43 +59,137 @@ impl Products {
         bytes > 0 && bytes as u64 <= self.queue.gpu().largest_binding()
     }
 
-    /// C of [`launch`], into `c`.
-    fn multiply(&self, turned: Turned, sizes: &Sizes, tensors: [(&CubeTensor, Place); 3]) -> Launch<BufferBinding> {
+    /// C of [`launch`], into the last of the tensors.
+    fn multiply(
+        &self,
+        turned: Turned,
+        sizes: &Sizes,
+        tensors: [(&CubeTensor, Place); 3],
+        ending: Ending<BufferBinding>,
+    ) -> Launch<BufferBinding> {
         let places = tensors.map(|(_, place)| place);
         let mut places = places.into_iter();
         let matrices = operands(tensors.map(|(tensor, _)| tensor), [0; 3]).map(|operand| {
             let Place { first, row, head, sample } = places.next().expect("as many places as tensors");
             Matrices { operand, first, row, head, sample }
         });
-        launch(self.way, turned, sizes, matrices)
+        launch(self.way, turned, sizes, matrices, ending)
+    }
+}
+
+/// A product of a linear layer.
+struct Linear {
+    products: Products,
+    turned: Turned,
+    sizes: Sizes,
+    /// A and B, and where they lie.
+    operands: [(CubeTensor, Place); 2],
+    /// Of C.
+    shape: Shape,
+}
+
+impl Linear {
+    /// None where a device or our kernels do not take it.
+    fn of(a: &CubeTensor, b: &CubeTensor, product: Product) -> Option<Self> {
+        let (ashape, bshape) = (a.shape(), b.shape());
+        let shape = product.shape(&ashape, &bshape);
+        let width = |shape: &Shape| shape[shape.num_dims() - 1];
+        let rows = |shape: &Shape| shape.num_elements() / width(shape).max(1);
+        let (m, k, n, turned) = match product {
+            Product::Forward => (rows(&ashape), width(&ashape), bshape[1], Turned::NEITHER),
+            Product::Input => (rows(&ashape), width(&ashape), bshape[0], Turned::B),
+            Product::Parameters => (width(&ashape), rows(&ashape), width(&bshape), Turned::A),
+        };
+        let products = Products::of(&[a, b], &[m * n])?;
+        let whole = |width: usize| width.is_multiple_of(products.way.whole());
+        if !whole(width(&ashape)) || !whole(width(&bshape)) || !n.is_multiple_of(products.way.columns()) {
+            return None;
+        }
+        let operands = [(a, width(&ashape)), (b, width(&bshape))].map(|(x, width)| (into_contiguous(x.clone()), Place::rows(width)));
+        Some(Self { products, turned, sizes: Sizes::plain(m, k, n), operands, shape })
+    }
+
+    /// The same for products that end in half precision.
+    fn rounded(a: &CubeTensor, b: &CubeTensor, product: Product) -> Option<Self> {
+        Self::of(a, b, product).filter(|_| a.dtype == DType::F16)
+    }
+
+    /// A result that is not there yet.
+    fn allocate(&self, dtype: DType) -> CubeTensor {
+        allocate(&self.operands[0].0, self.shape.clone(), dtype)
+    }
+
+    fn launch(&self, sizes: &Sizes, c: &CubeTensor, ending: Ending<BufferBinding>) -> Launch<BufferBinding> {
+        let [(a, at_a), (b, at_b)] = &self.operands;
+        self.products.multiply(self.turned, sizes, [(a, *at_a), (b, *at_b), (c, Place::rows(self.sizes.n))], ending)
+    }
+
+    fn submit(&self, c: &CubeTensor, ending: Ending<BufferBinding>) {
+        self.products.queue.submit([self.launch(&self.sizes, c, ending)]);
+    }
+
+    /// Whether a tensor of f32 holds a bias for each column.
+    fn has_bias(&self, bias: &CubeTensor) -> bool {
+        bias.dtype == DType::F32 && bias.meta.num_elements() == self.sizes.n
     }
 }
 
 /// [`Layers::product`], if it can be had.
 pub fn product(a: &CubeTensor, b: &CubeTensor, product: Product) -> Option<CubeTensor> {
-    let (ashape, bshape) = (a.shape(), b.shape());
-    let shape = product.shape(&ashape, &bshape);
-    let width = |shape: &Shape| shape[shape.num_dims() - 1];
-    let rows = |shape: &Shape| shape.num_elements() / width(shape).max(1);
-    let (m, k, n, turned) = match product {
-        Product::Forward => (rows(&ashape), width(&ashape), bshape[1], Turned::NEITHER),
-        Product::Input => (rows(&ashape), width(&ashape), bshape[0], Turned::B),
-        Product::Parameters => (width(&ashape), rows(&ashape), width(&bshape), Turned::A),
-    };
-    let products = Products::of(&[a, b], &[m * n])?;
-    let sizes = Sizes::plain(products.way, m, k, n);
-    let whole = |width: usize| width.is_multiple_of(products.way.whole());
-    let fits = whole(width(&ashape)) && whole(width(&bshape)) && n.is_multiple_of(products.way.columns());
-    if !fits || !products.binds(4 * sizes.splits * m * n) {
+    let linear = Linear::of(a, b, product)?;
+    let Products { queue, way } = &linear.products;
+    let in_parts = linear.sizes.in_parts(*way, queue.gpu().processors());
+    let Sizes { m, n, splits, .. } = in_parts;
+    let sizes = if linear.products.binds(4 * splits * m * n) { in_parts } else { linear.sizes };
+    let parts = allocate(a, Shape::new([sizes.splits, m, n]), DType::F32);
+    let mut launches = vec![linear.launch(&sizes, &parts, Ending::Single)];
+    let whole = if sizes.splits > 1 { sum_columns(&parts, [sizes.splits, m * n], &mut launches) } else { parts };
+    queue.submit(launches);
+    Some(CubeBackend::float_reshape(whole, linear.shape))
+}
+
+/// [`Layers::product_rounded`], if it can be had.
+pub fn product_rounded(a: &CubeTensor, b: &CubeTensor, product: Product) -> Option<CubeTensor> {
+    let linear = Linear::rounded(a, b, product)?;
+    let c = linear.allocate(DType::F16);
+    linear.submit(&c, Ending::Rounded);
+    Some(c)
+}
+
+/// [`Layers::affine_rounded`], if it can be had.
+pub fn affine_rounded(x: &CubeTensor, weight: &CubeTensor, bias: &CubeTensor) -> Option<CubeTensor> {
+    let linear = Linear::rounded(x, weight, Product::Forward)?;
+    if !linear.has_bias(bias) {
         return None;
     }
-    let [a, b] = [a, b].map(|x| into_contiguous(x.clone()));
-    let parts = allocate(&a, Shape::new([sizes.splits, m, n]), DType::F32);
-    let places = [Place::rows(width(&ashape)), Place::rows(width(&bshape)), Place::rows(n)];
-    let mut launches = vec![products.multiply(turned, &sizes, [(&a, places[0]), (&b, places[1]), (&parts, places[2])])];
-    let whole = if sizes.splits > 1 { sum_columns(&parts, [sizes.splits, m * n], &mut launches) } else { parts };
-    products.queue.submit(launches);
-    Some(CubeBackend::float_reshape(whole, shape))
+    let (c, bias) = (linear.allocate(DType::F16), into_contiguous(bias.clone()));
+    let [bias] = operands([&bias], [0]);
+    linear.submit(&c, Ending::Biased(bias));
+    Some(c)
+}
+
+/// [`Layers::affine_activated`], if it can be had.
+pub fn affine_activated(x: &CubeTensor, weight: &CubeTensor, bias: &CubeTensor, relu: bool) -> Option<(CubeTensor, CubeTensor)> {
+    let linear = Linear::rounded(x, weight, Product::Forward)?;
+    if !linear.has_bias(bias) {
+        return None;
+    }
+    let (inner, hidden, bias) = (linear.allocate(DType::F16), linear.allocate(DType::F16), into_contiguous(bias.clone()));
+    let [bias, result] = operands([&bias, &hidden], [0; 2]);
+    linear.submit(&inner, Ending::Activated { bias, result, relu });
+    Some((inner, hidden))
+}
+
+/// [`Layers::activated_gradient`], if it can be had.
+pub fn activated_gradient(weight: &CubeTensor, rounded: &CubeTensor, inner: &CubeTensor, relu: bool) -> Option<CubeTensor> {
+    let linear = Linear::rounded(rounded, weight, Product::Input)?;
+    if inner.dtype != DType::F16 || inner.meta.num_elements() != linear.shape.num_elements() {
+        return None;
+    }
+    let (c, inner) = (linear.allocate(DType::F16), into_contiguous(inner.clone()));
+    let [inner] = operands([&inner], [0]);
+    linear.submit(&c, Ending::Gradient { inner, relu });
+    Some(c)
 }
 
 /// An attention of queries over keys and values. T is 3 where each of these is a tensor `[B, N, D]` of its own, and 1 where they lie side
@@ -169,31 +264,38 @@ impl<const T: usize> Attention<T> {
             Turned::A => (keys, each, each, queries),
             _ => (queries, each, each, keys),
         };
-        Sizes { samples, heads, m, n, columns, k, splits: 1 }
+        Sizes { samples, heads, m, n, columns, k, splits: 1, tall: true }
     }
 
     fn new_scores(&self, dtype: DType) -> CubeTensor {
         allocate(&self.tensors[0], Shape::new([self.samples, self.heads, self.queries, self.columns()]), dtype)
     }
 
-    fn multiply(&self, turned: Turned, operands: [(&CubeTensor, Place); 3]) -> Launch<BufferBinding> {
-        self.products.multiply(turned, &self.sizes(turned), operands)
+    /// Scores and their like, in single precision.
+    fn scores_of(&self, operands: [(&CubeTensor, Place); 3]) -> Launch<BufferBinding> {
+        self.products.multiply(Turned::B, &self.sizes(Turned::B), operands, Ending::Single)
     }
 
-    /// What is read `[B, Q, D]`, and the weights.
+    /// What is gathered by weights, in the type of values.
+    fn gather(&self, turned: Turned, operands: [(&CubeTensor, Place); 3]) -> Launch<BufferBinding> {
+        let ending = if operands[2].0.dtype == DType::F16 { Ending::Rounded } else { Ending::Single };
+        self.products.multiply(turned, &self.sizes(turned), operands, ending)
+    }
+
+    /// What is read `[B, Q, D]`, and the weights, both in the type of q, k and v.
     pub fn forward(&self) -> (CubeTensor, CubeTensor) {
         let ([q, k, v], place) = (self.parts(&self.tensors), self.scores());
         let [scores, weights] = [DType::F32, q.0.dtype].map(|dtype| self.new_scores(dtype));
-        let read = allocate(q.0, Shape::new([self.samples, self.queries, self.width]), DType::F32);
+        let read = allocate(q.0, Shape::new([self.samples, self.queries, self.width]), q.0.dtype);
         self.products.queue.submit([
-            self.multiply(Turned::B, [q, k, (&scores, place)]),
+            self.scores_of([q, k, (&scores, place)]),
             softmax::forward(&self.rows, operands([&scores, &weights], self.rows.forward_sizes())),
-            self.multiply(Turned::NEITHER, [(&weights, place), v, (&read, self.read())]),
+            self.gather(Turned::NEITHER, [(&weights, place), v, (&read, self.read())]),
         ]);
         (read, weights)
     }
 
-    /// Gradients of queries, keys and values, in tensors as these are.
+    /// Gradients of queries, keys and values, in tensors as these are and of their type.
     ///
     /// # Panics
     /// With weights or a gradient of another size.
@@ -204,14 +306,14 @@ impl<const T: usize> Attention<T> {
         assert_eq!((weights.shape(), weights.dtype), (of_scores.shape(), of_scores.dtype), "weights of another attention");
         let of_read = (&gradient, self.read());
         assert_eq!(gradient.shape(), Shape::new([self.samples, self.queries, self.width]), "a gradient of another size");
-        let results = self.tensors.each_ref().map(|x| allocate(x, x.shape(), DType::F32));
+        let results = self.tensors.each_ref().map(|x| allocate(x, x.shape(), x.dtype));
         let [of_q, of_k, of_v] = self.parts(&results);
         self.products.queue.submit([
-            self.multiply(Turned::B, [of_read, v, (&of_weights, place)]),
-            self.multiply(Turned::A, [(&weights, place), of_read, of_v]),
+            self.scores_of([of_read, v, (&of_weights, place)]),
+            self.gather(Turned::A, [(&weights, place), of_read, of_v]),
             softmax::gradient(&self.rows, operands([&weights, &of_weights, &of_scores], self.rows.gradient_sizes())),
-            self.multiply(Turned::NEITHER, [(&of_scores, place), k, of_q]),
-            self.multiply(Turned::A, [(&of_scores, place), q, of_k]),
+            self.gather(Turned::NEITHER, [(&of_scores, place), k, of_q]),
+            self.gather(Turned::A, [(&of_scores, place), q, of_k]),
         ]);
         results
     }

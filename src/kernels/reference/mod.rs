@@ -2,6 +2,7 @@
 //! layer norm, softmax and products, which `kernels::layers` has vectorised, and sums of columns, sums of squares and AdamW, which burn
 //! computes).
 
+pub mod activation;
 pub mod adamw;
 pub mod column_sums;
 pub mod hog;

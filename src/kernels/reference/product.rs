@@ -24,12 +24,20 @@ pub fn entry(a: &[f32], b: &[f32], s: &Sizes, row: usize, column: usize) -> f64 
     (0..s.k).map(|i| f64::from(a(i)) * f64::from(b(i))).sum()
 }
 
+/// C `[M, N]`, not rounded.
+///
+/// # Panics
+/// As [`entry`].
+pub fn entries(a: &[f32], b: &[f32], s: &Sizes) -> Vec<f64> {
+    (0..s.m * s.n).map(|place| entry(a, b, s, place / s.n, place % s.n)).collect()
+}
+
 /// C `[M, N]`.
 ///
 /// # Panics
 /// As [`entry`].
 pub fn product(a: &[f32], b: &[f32], s: &Sizes) -> Vec<f32> {
-    (0..s.m * s.n).map(|place| entry(a, b, s, place / s.n, place % s.n) as f32).collect()
+    entries(a, b, s).into_iter().map(|v| v as f32).collect()
 }
 
 /// Sizes of queries, keys and values side by side, `[B, N, 3 D]`, which H heads share.

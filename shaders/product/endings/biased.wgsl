@@ -1,0 +1,8 @@
+// What becomes of four values of C side by side: f16, with a bias for each column.
+
+@group(0) @binding(3) var<storage, read_write> bias: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> result: array<vec2<u32>>;
+
+fn finish(at: u32, column: u32, values: vec4<f32>) {
+    result[params.base.w / 8u + at / 4u] = rounded(values + bias[params.base.z / 16u + column / 4u]);
+}
