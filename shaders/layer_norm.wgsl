@@ -2,7 +2,7 @@
 //
 // A team of LANES threads has a row and keeps it in registers, up to four quads of values for each lane: memory is read once, the variance
 // is that of centred values, and neighbouring lanes read neighbouring values. Sums have one order. A norm may be written in half precision,
-// two values to a word; everything is computed in single precision. halves.wgsl stands before this.
+// two values to a word; everything is computed in single precision. shared/halves.wgsl stands before this.
 
 // A power of two from 16 to 256.
 override LANES: u32;

@@ -1,7 +1,7 @@
 // Softmax of rows [M, P] of which the first K columns count, and its gradient. Twin: src/kernels/reference/softmax.rs.
 //
 // A team of LANES threads has a row and keeps it in registers, up to four quads of values for each lane. Weights, and the gradient of what
-// softmax was taken of, may be in half precision, two to a word; everything is computed in single precision. halves.wgsl stands before
+// softmax was taken of, may be in half precision, two to a word; everything is computed in single precision. shared/halves.wgsl stands before
 // this.
 
 // A power of two from 16 to 256.

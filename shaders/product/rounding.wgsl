@@ -1,4 +1,4 @@
-// Four values of f16 in two words, and GELU. Written after shaders/halves.wgsl.
+// Four values of f16 in two words, and GELU. Written after shared/halves.wgsl.
 
 fn rounded(values: vec4<f32>) -> vec2<u32> {
     return vec2<u32>(packed(values.xy), packed(values.zw));

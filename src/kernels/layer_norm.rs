@@ -4,7 +4,7 @@
 use super::gpu::{Constants, Kernel, Launch, Operand};
 use super::teams::Team;
 
-const SOURCE: &str = concat!(include_str!("../../shaders/halves.wgsl"), "\n", include_str!("../../shaders/layer_norm.wgsl"));
+const SOURCE: &str = concat!(include_str!("../../shaders/shared/halves.wgsl"), "\n", include_str!("../../shaders/layer_norm.wgsl"));
 
 /// x `[R, D]`, gamma `[D]`, beta `[D]`, result `[R, D]` of f32 or f16.
 pub static NORM: Kernel =

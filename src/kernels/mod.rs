@@ -8,7 +8,7 @@
 //!                              others --------> operations (burn's tensor operations)
 //! ```
 //! A kernel is five files with one name: shader, host side, CPU twin, golden vectors (`tests/golden/`) and bench. A shader may be put together
-//! of several texts: `shaders/product/` has the parts of products, `shaders/halves.wgsl` what several kernels share. Kernels are part of
+//! of several texts: `shaders/product/` has the parts of products, `shaders/shared/` what several kernels have in common. Kernels are part of
 //! burn's backends through an extension, [`Kernels`], so they work inside fusion and autodiff. Gathering rows serves encoders that see
 //! visible patches only (MAE, masks in finetuning).
 //!

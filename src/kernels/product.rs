@@ -25,7 +25,7 @@ macro_rules! ending {
     ($name:literal, $ending:literal, $buffers:literal, $results:literal: [$($first:literal),*] [$($rest:literal),+]) => {
         kernel(
             concat!($name, "/", $ending),
-            source!($($first,)* concat!("product/endings/", $ending, ".wgsl"), "halves.wgsl", "product/rounding.wgsl", $($rest),+),
+            source!($($first,)* concat!("product/endings/", $ending, ".wgsl"), "shared/halves.wgsl", "product/rounding.wgsl", $($rest),+),
             $buffers,
             $results,
         )

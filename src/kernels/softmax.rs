@@ -4,7 +4,7 @@
 use super::gpu::{Constants, Kernel, Launch, Operand};
 use super::teams::Team;
 
-const SOURCE: &str = concat!(include_str!("../../shaders/halves.wgsl"), "\n", include_str!("../../shaders/softmax.wgsl"));
+const SOURCE: &str = concat!(include_str!("../../shaders/shared/halves.wgsl"), "\n", include_str!("../../shaders/softmax.wgsl"));
 
 /// Scores, weights.
 pub static SOFTMAX: Kernel =

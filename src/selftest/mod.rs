@@ -134,6 +134,25 @@ fn relative_error(ours: &[f32], reference: &[f32]) -> f64 {
     largest_difference(ours, reference) / f64::from(largest)
 }
 
+/// Error of a value that is rounded to f16 once, over the value: the next f16 on either side is at most 2^-10 away.
+const ROUNDED_BOUND: f64 = 1e-3;
+/// Share of the largest value that is added to each for that: beside zero, where errors of sums count, it allows 2e-5 of the largest. That is
+/// also more than any f16 for which a device may write zero, where results go up to four and more.
+const BESIDE_ZERO: f64 = 0.02;
+
+/// Largest error of values that were rounded to f16 once, of each over itself, as [`ROUNDED_BOUND`] says.
+fn rounded_error(ours: &[f32], exact: &[f64]) -> f64 {
+    if ours.len() != exact.len() {
+        return f64::INFINITY;
+    }
+    let largest = exact.iter().fold(1e-3f64, |most, v| most.max(v.abs()));
+    let error = |(ours, exact): (&f32, &f64)| {
+        let error = (f64::from(*ours) - *exact).abs() / (exact.abs() + BESIDE_ZERO * largest);
+        if error.is_finite() { error } else { f64::INFINITY }
+    };
+    ours.iter().zip(exact).map(error).fold(0.0, f64::max)
+}
+
 /// How many values of `once` have other bits when it is done again, three times.
 fn repeated(once: impl Fn() -> Result<Vec<f32>>) -> Result<Finding> {
     let first = once()?;

@@ -2,7 +2,7 @@
 //! precision.
 
 use super::kernels::{floats, normals, upload};
-use super::{Finding, Golden, rate, relative_error, repeated};
+use super::{Finding, Golden, ROUNDED_BOUND, rate, relative_error, repeated, rounded_error};
 use crate::engine::read_values;
 use crate::kernels::gpu;
 use crate::kernels::layers::{Layers, Product};
@@ -25,11 +25,6 @@ const BOUND: f64 = 1e-5;
 const HALVES_BOUND: f64 = 2e-3;
 /// burn rounds scores to f16, too, of which weights are the exponentials, and adds up a single row's products in f16.
 const BURNS_BOUND: f64 = 1e-2;
-/// Error of a value that is rounded to f16 once, over the value: the next f16 on either side is at most 2^-10 away.
-const ROUNDED_BOUND: f64 = 1e-3;
-/// Share of the largest value that is added to each for that: beside zero, where errors of sums count, it allows twice [`BOUND`]. That is
-/// also more than any f16 for which a device may write zero, since results here go up to four and more.
-const BESIDE_ZERO: f64 = 0.02;
 const NO_HALVES: &str = "half precision";
 const NO_SHADER: &str = "shader for products of f16";
 /// Sizes that rates are measured with: a ViT-B/16 at 224 pixels.
@@ -258,23 +253,21 @@ pub fn large_f16(device: &Device) -> Result<Finding> {
     large(device, true)
 }
 
-/// Largest error of values that were rounded to f16: of each over itself, as [`ROUNDED_BOUND`] says, if `once`, and else over the largest.
-fn rounded_error(ours: &[f32], exact: &[f64], once: bool) -> f64 {
-    if ours.len() != exact.len() {
-        return f64::INFINITY;
+/// The largest error over the sizes of [`ROUNDED`], by [`rounded_error`] on our shaders, which round a product once, and over the largest
+/// value elsewhere: burn rounds what it is made of, too. Errors of a size are those of all pairs of our values and exact ones.
+fn over_sizes(device: &Device, pairs: impl Fn([usize; 3]) -> Result<Vec<(Vec<f32>, Vec<f64>)>>) -> Result<Finding> {
+    if !computes(device, true) {
+        return Ok(Finding::nothing(NO_HALVES));
     }
-    let largest = exact.iter().fold(1e-3f64, |most, v| most.max(v.abs()));
-    let error = |(ours, exact): (&f32, &f64)| {
-        let over = if once { exact.abs() + BESIDE_ZERO * largest } else { largest };
-        let error = (f64::from(*ours) - *exact).abs() / over;
-        if error.is_finite() { error } else { f64::INFINITY }
+    let once = way(device, true).is_some();
+    let error = |(ours, exact): (Vec<f32>, Vec<f64>)| {
+        if once { rounded_error(&ours, &exact) } else { relative_error(&ours, &exact.iter().map(|v| *v as f32).collect::<Vec<_>>()) }
     };
-    ours.iter().zip(exact).map(error).fold(0.0, f64::max)
-}
-
-/// Whether products are rounded to f16 once, and the bound for that: our shaders do so, burn rounds what they are made of, too.
-fn rounding(device: &Device) -> (bool, f64) {
-    if way(device, true).is_some() { (true, ROUNDED_BOUND) } else { (false, BURNS_BOUND) }
+    let mut worst = 0.0f64;
+    for sizes in ROUNDED {
+        worst = pairs(sizes)?.into_iter().map(error).fold(worst, f64::max);
+    }
+    Ok(Finding::new(worst, if once { ROUNDED_BOUND } else { BURNS_BOUND }))
 }
 
 /// `[M, D]` as `[B, N, D]`, with several faces where they share the rows.
@@ -284,20 +277,18 @@ fn of_faces(rows: usize, width: usize) -> [usize; 3] {
 }
 
 pub fn rounded(device: &Device) -> Result<Finding> {
-    if !computes(device, true) {
-        return Ok(Finding::nothing(NO_HALVES));
-    }
-    let ((once, bound), mut worst) = (rounding(device), 0.0f64);
-    for [m, k, n] in ROUNDED {
+    over_sizes(device, |[m, k, n]| {
         let shapes = [("x", [m, k]), ("weight", [k, n]), ("gradient", [m, n])];
         let values = shapes.map(|(name, [rows, columns])| held(name, rows * columns, true));
         let on_device = [0, 1, 2].map(|i: usize| upload(&values[i], shapes[i].1, true, device));
-        for (a, b, product, sizes) in products([m, k, n]) {
-            let ours = read_values(multiply_rounded(&on_device[a], &on_device[b], product))?;
-            worst = worst.max(rounded_error(&ours, &entries(&values[a], &values[b], &sizes), once));
-        }
-    }
-    Ok(Finding::new(worst, bound))
+        let kinds = products([m, k, n]).into_iter();
+        kinds
+            .map(|(a, b, product, sizes)| {
+                let ours = read_values(multiply_rounded(&on_device[a], &on_device[b], product))?;
+                Ok((ours, entries(&values[a], &values[b], &sizes)))
+            })
+            .collect()
+    })
 }
 
 /// A layer over rows, whose bias takes the sums to where an activation is almost straight, on both sides.
@@ -325,60 +316,47 @@ impl Affine {
 }
 
 pub fn rounded_bias(device: &Device) -> Result<Finding> {
-    if !computes(device, true) {
-        return Ok(Finding::nothing(NO_HALVES));
-    }
-    let ((once, bound), mut worst) = (rounding(device), 0.0f64);
-    for sizes in ROUNDED {
+    over_sizes(device, |sizes| {
         let layer = Affine::new(sizes);
         let (x, weight, bias) = layer.upload(sizes, device);
-        worst = worst.max(rounded_error(&read_values(affine(&x, &weight, &bias))?, &layer.exact, once));
-    }
-    Ok(Finding::new(worst, bound))
+        Ok(vec![(read_values(affine(&x, &weight, &bias))?, layer.exact)])
+    })
 }
 
 pub fn rounded_activation(device: &Device) -> Result<Finding> {
-    if !computes(device, true) {
-        return Ok(Finding::nothing(NO_HALVES));
-    }
-    let ((once, bound), mut worst) = (rounding(device), 0.0f64);
-    for sizes in ROUNDED {
+    over_sizes(device, |sizes| {
         let layer = Affine::new(sizes);
         let (x, weight, bias) = layer.upload(sizes, device);
+        let mut pairs = Vec::new();
         for relu in [false, true] {
             let [inner, hidden] = activated(&x, &weight, &bias, relu);
             let (inner, hidden) = (read_values(inner)?, read_values(hidden)?);
-            let exact: Vec<f64> = layer.exact.iter().map(|v| if relu { v.max(0.0) } else { *v }).collect();
-            worst = worst.max(rounded_error(&inner, &exact, once));
             // Of the device's own values, which may be the next f16.
-            let exact: Vec<f64> = inner.iter().map(|v| activation(f64::from(*v), relu)).collect();
-            worst = worst.max(rounded_error(&hidden, &exact, once));
+            let of_hidden = inner.iter().map(|v| activation(f64::from(*v), relu)).collect();
+            pairs.push((inner, layer.exact.iter().map(|v| if relu { v.max(0.0) } else { *v }).collect()));
+            pairs.push((hidden, of_hidden));
         }
-    }
-    Ok(Finding::new(worst, bound))
+        Ok(pairs)
+    })
 }
 
 pub fn rounded_gradient(device: &Device) -> Result<Finding> {
-    if !computes(device, true) {
-        return Ok(Finding::nothing(NO_HALVES));
-    }
-    let ((once, bound), mut worst) = (rounding(device), 0.0f64);
-    for [m, k, n] in ROUNDED {
+    over_sizes(device, |[m, k, n]| {
         // As large for every N.
         let (weight, gradient) = (scaled("weight", k * n, 4.0 * (n as f32).powf(-0.5)), held("gradient", m * n, true));
         let sums = entries(&gradient, &weight, &Sizes { m, k: n, n: k, turn_a: false, turn_b: true });
         let (on_device, of_output) = (upload(&weight, [k, n], true, device), upload(&gradient, of_faces(m, n), true, device));
+        let mut pairs = Vec::new();
         for relu in [false, true] {
             let mut inner = scaled("inner", m * k, 3.0);
             if relu {
                 inner.iter_mut().for_each(|v| *v = v.max(0.0));
             }
             let ours = read_values(before(&on_device, &of_output, &upload(&inner, of_faces(m, k), true, device), relu))?;
-            let exact: Vec<f64> = sums.iter().zip(&inner).map(|(sum, v)| sum * slope(f64::from(*v), relu)).collect();
-            worst = worst.max(rounded_error(&ours, &exact, once));
+            pairs.push((ours, sums.iter().zip(&inner).map(|(sum, v)| sum * slope(f64::from(*v), relu)).collect()));
         }
-    }
-    Ok(Finding::new(worst, bound))
+        Ok(pairs)
+    })
 }
 
 /// How many values are not these, rounded to f16: infinite beyond its range.
