@@ -20,10 +20,11 @@ use moue::kernels::gpu::{Gpu, GpuError, Kernel, Launch, Operand, Region};
 use moue::kernels::product::{self, Way};
 use moue::kernels::queue::{Queue, operands};
 use moue::kernels::reference;
+use moue::kernels::reference::dropout::Mask;
 use moue::kernels::reference::patch_gather::Rows;
 use moue::kernels::reference::patch_pixels::Patches;
 use moue::kernels::updates::{self, AdamWStep};
-use moue::kernels::{adamw, column_sums, layer_norm, patch_gather, softmax, squares};
+use moue::kernels::{adamw, column_sums, dropout, layer_norm, patch_gather, softmax, squares};
 use moue::kernels::{gather_rows, hog_cells, hog_tokens, patch_pixels, scatter_rows, upload_index, upload_pixels};
 use moue::selftest::{Golden, largest_difference};
 use std::path::Path;
@@ -490,4 +491,17 @@ fn a_missing_sibling_is_noticed() {
         touch(path);
     }
     assert!(missing_siblings(tree.path()).is_empty());
+}
+
+/// Masks begin anywhere in a block of their stream, also where the block's number needs more than 32 bits.
+#[test]
+fn dropout_writes_nothing_outside() {
+    let Some(gpu) = default_limits() else { return };
+    let x = values(10_001, 3);
+    for first in [0, 5, 15, 16 * u64::from(u32::MAX) + 9] {
+        let mask = Mask::new(std::array::from_fn(|i| 0x9e37_79b9 * i as u32), first, 0.3);
+        let out = placed(&gpu, &vec![f32::NAN; x.len()], 0);
+        gpu.run(&[dropout::launch(x.len(), &mask, [placed(&gpu, &x, 0), out.clone()])]).unwrap();
+        assert_eq!(inside(&gpu, &out), reference::dropout::dropout(&x, &mask), "from word {first}");
+    }
 }

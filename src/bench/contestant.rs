@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! -> the case                   <- {"version": ...} (warm), or {"why": "..."} (it cannot take part)
-//! -> {"seconds": 3.0}           <- {"faces": 4096, "seconds": 3.02, "peak_bytes": 123}
+//! -> {"seconds": 3.0}           <- {"faces": 4096, "seconds": 3.02, "peak_bytes": 123}; with "shaders": true (ours only) also what they took
 //! -> end of input               it leaves
 //! ```
 //! A child that dies, or says something else, is an error with the last lines of its standard error. Dropping a contestant ends its process.
@@ -69,7 +69,19 @@ impl Contestant {
     /// # Errors
     /// It dies, is far too late, or answers something else.
     pub fn work(&mut self, seconds: f64) -> Result<Turn> {
-        let answer = self.ask(&json!({"seconds": seconds}).to_string(), LATE + Duration::from_secs_f64(seconds))?;
+        self.turn(&json!({"seconds": seconds}), seconds)
+    }
+
+    /// The same, with the time of each shader taken.
+    ///
+    /// # Errors
+    /// As [`Contestant::work`].
+    pub fn time_shaders(&mut self, seconds: f64) -> Result<Turn> {
+        self.turn(&json!({"seconds": seconds, "shaders": true}), seconds)
+    }
+
+    fn turn(&mut self, request: &serde_json::Value, seconds: f64) -> Result<Turn> {
+        let answer = self.ask(&request.to_string(), LATE + Duration::from_secs_f64(seconds))?;
         match serde_json::from_value::<Turn>(answer.clone()) {
             Ok(turn) if turn.faces > 0 && turn.seconds > 0.0 => Ok(turn),
             Ok(_) => bail!("{} did nothing: {answer}", self.name),

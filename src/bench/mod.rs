@@ -4,6 +4,7 @@
 //! Bench::start (generated faces in a temporary folder) -> measure(row): contestants, each a child process of its own
 //!                          ours.rs: `moue bench --serve`      peer.rs: `python3 training.py`
 //!                 ours, peer, ours, peer ... -> medians, spread, ratio;  profile.rs: parts of a step, the same way
+//!                 and once more, ours     -> shaders.rs: what each shader took, by the GPU's clock
 //! ```
 //! Child processes share neither memory nor caches, and each has a peak memory of its own. Alternating makes a machine that slows down for
 //! a while slow for both. This module owns the rows, the order of measuring and the figures; what a row's work is stands in [`ours`], and
@@ -13,6 +14,7 @@ pub mod contestant;
 pub mod ours;
 pub mod peer;
 pub mod profile;
+pub mod shaders;
 pub mod sweep;
 
 use crate::config::{Settings, Strategy};
@@ -26,6 +28,7 @@ use contestant::Contestant;
 use peer::Peer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use shaders::Shaders;
 use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -141,12 +144,15 @@ pub struct Ready {
 }
 
 /// What a contestant did in one of its turns.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Turn {
     pub faces: u64,
     pub seconds: f64,
     /// Most memory that its process has had so far; none where the system does not say.
     pub peak_bytes: Option<u64>,
+    /// Where they were timed and the device can do that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shaders: Option<Shaders>,
 }
 
 impl Turn {
@@ -160,6 +166,8 @@ impl Turn {
 pub struct Effort {
     pub rounds: usize,
     pub seconds: f64,
+    /// Whether whole rows end with a turn of ours in which shaders are timed.
+    pub shaders: bool,
 }
 
 /// One contestant's turns at a row.
@@ -194,6 +202,8 @@ pub struct Measured {
     pub ratio: Option<Ratio>,
     /// Why there is no peer.
     pub why: Option<String>,
+    /// Of a turn of its own.
+    pub shaders: Option<Shaders>,
 }
 
 /// How PyTorch takes part.
@@ -306,11 +316,14 @@ impl Bench {
                 std::thread::sleep(PAUSE);
             }
         }
+        // While the peer is there: a GPU may lower its clock when nobody computes with its maker's own library.
+        let timed = self.effort.shaders && part == Part::Whole;
+        let shaders = if timed { sides[0].0.time_shaders(self.effort.seconds)?.shaders } else { None };
         let mut scores = sides.into_iter().map(|(side, turns)| Score::of(side.ready.clone(), turns));
         let ours = scores.next().context("ours is always measured")?;
         let peer = scores.next();
         let ratio = peer.as_ref().map(|peer| Ratio::of(&ours, peer));
-        Ok(Measured { row, part, batch: case.batch, ours, peer, ratio, why })
+        Ok(Measured { row, part, batch: case.batch, ours, peer, ratio, why, shaders })
     }
 
     /// What has been measured, with what on what.
@@ -373,7 +386,7 @@ mod tests {
         let score = |speeds: &[u64]| {
             let ready =
                 Ready { version: String::new(), device: String::new(), is_cpu: true, threads: 1, parameters: None, details: Value::Null };
-            Score::of(ready, speeds.iter().map(|&faces| Turn { faces, seconds: 2.0, peak_bytes: Some(faces) }).collect())
+            Score::of(ready, speeds.iter().map(|&faces| Turn { faces, seconds: 2.0, peak_bytes: Some(faces), shaders: None }).collect())
         };
         let (ours, peer) = (score(&[200, 400, 100]), score(&[100, 100, 400]));
         assert_eq!((ours.faces_per_second, peer.faces_per_second, ours.peak_bytes), (100.0, 50.0, Some(400)));

@@ -3,6 +3,7 @@
 //! Training rows call [`step`], the loop's own, on batches that were prepared beforehand; the loader's row prepares them as the loop
 //! does, and drops them. Reads requests and writes answers as [`super::contestant`] says.
 
+use super::shaders::Shaders;
 use super::{Case, Part, Ready, Row, Turn};
 use crate::config::{DeviceChoice, Settings};
 use crate::dataset::{Pack, Split};
@@ -16,6 +17,8 @@ use crate::engine::shards::{Position, Shards};
 use crate::engine::step::{Loaded, Place, Stepped, step};
 use crate::engine::train::AHEAD;
 use crate::finetune::Finetune;
+use crate::kernels::gpu::Gpu;
+use crate::kernels::queue;
 use crate::labels::Candidates;
 use crate::model::init::Init;
 use crate::model::{Classifier, Crops, Encoder, Input, MaskedAutoencoder, MaskedModel, MaskedVit, Noise};
@@ -23,7 +26,7 @@ use crate::pipeline::{Regime, Training};
 use crate::pretrain::MaskedModelling;
 use crate::random::Streams;
 use crate::weights::parameters;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use burn::module::Module;
 use burn::prelude::*;
 use serde::Deserialize;
@@ -66,6 +69,9 @@ pub fn limit_threads(command: &mut Command, threads: usize) {
 #[derive(Deserialize)]
 struct Request {
     seconds: f64,
+    /// Whether the time of each shader is taken.
+    #[serde(default)]
+    shaders: bool,
 }
 
 /// Answers requests until the input ends.
@@ -92,10 +98,13 @@ pub fn serve(input: impl BufRead, mut output: impl Write) -> Result<()> {
     };
     answer(json!(ready))?;
     for line in lines {
-        let Request { seconds } = serde_json::from_str(&line?).context("reading a request")?;
+        let Request { seconds, shaders } = serde_json::from_str(&line?).context("reading a request")?;
+        let timed = side.gpu().filter(|gpu| shaders && gpu.time_launches());
         let began = Instant::now();
         let faces = work(seconds)?;
-        answer(json!(Turn { faces, seconds: began.elapsed().as_secs_f64(), peak_bytes: peak_bytes() }))?;
+        let turn = Turn { faces, seconds: began.elapsed().as_secs_f64(), peak_bytes: peak_bytes(), shaders: None };
+        let shaders = timed.map(|gpu| side.shaders(&gpu, faces as usize / case.batch)).transpose()?;
+        answer(json!(Turn { shaders, ..turn }))?;
     }
     Ok(())
 }
@@ -125,6 +134,18 @@ impl Side {
         let shards = Arc::new(Shards::new(if open.is_cpu { case.threads } else { 1 })?.in_precision(precision));
         let pack = Arc::new(Pack::open(Path::new(&case.faces.pack))?);
         Ok(Self { device: open.device.clone().autodiff(), open, shards, pack, settings: case.settings.clone() })
+    }
+
+    /// That our shaders run on.
+    fn gpu(&self) -> Option<Arc<Gpu>> {
+        queue::gpu_of(&self.open.device)
+    }
+
+    /// What they took in a turn of so many steps.
+    fn shaders(&self, gpu: &Gpu, steps: usize) -> Result<Shaders> {
+        // The last step may still be on its way.
+        self.open.device.sync().map_err(|e| anyhow!("waiting for the device: {e:?}"))?;
+        Ok(Shaders::of(&gpu.laps()?, steps))
     }
 
     fn init(&self) -> Init<'_> {

@@ -63,9 +63,12 @@ pub struct BenchArgs {
     /// Also say where the time of a training step goes
     #[arg(long)]
     profile: bool,
+    /// Also say how long each of moue's shaders takes on a GPU, by its own clock
+    #[arg(long)]
+    shaders: bool,
     /// Instead of rows against PyTorch: moue's time and memory while one setting takes these values, with the exponent of a power law; may be
     /// repeated (`--sweep vit.dim=48,96,192 --sweep finetune.batch=64,128,256`)
-    #[arg(long, value_name = "KEY=VALUES", conflicts_with_all = ["profile", "compile", "no_peer"])]
+    #[arg(long, value_name = "KEY=VALUES", conflicts_with_all = ["profile", "shaders", "compile", "no_peer"])]
     sweep: Vec<Axis>,
     /// Draw the sweeps as SVG files into this folder
     #[arg(long, value_name = "DIR", requires = "sweep")]
@@ -95,7 +98,7 @@ impl BenchArgs {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let chosen = self.threads.map_or(settings.run.threads, |n| n as usize);
         let threads = if chosen == 0 { cores } else { chosen };
-        let effort = Effort { rounds: self.rounds as usize, seconds: self.seconds };
+        let effort = Effort { rounds: self.rounds as usize, seconds: self.seconds, shaders: self.shaders };
         let rival = match (self.no_peer, self.compile) {
             (true, _) => Rival::None,
             (false, false) => Rival::Eager,
@@ -123,6 +126,9 @@ impl BenchArgs {
                     print(|w| Ok(writeln!(w, "{}: no PyTorch ({why})", row.row.name())?))?;
                 }
             }
+        }
+        for row in measured.iter().filter(|_| self.shaders) {
+            print(|w| Ok(write!(w, "\n{}", shaders_table(row))?))?;
         }
         let mut profiles = Vec::new();
         for &row in rows.iter().filter(|row| self.profile && matches!(row, Row::Pretrain | Row::Finetune)) {
@@ -225,6 +231,33 @@ fn line(row: &Measured) -> String {
     )
 }
 
+/// Rows of the table of shaders; those with less time are added up.
+const SHADERS: usize = 24;
+
+/// Where the time of the device goes.
+fn shaders_table(row: &Measured) -> String {
+    let name = row.row.name();
+    let Some(shaders) = &row.shaders else {
+        return format!("{name}: no shaders on the clock of the device: it is none, or tells no time\n");
+    };
+    let mut text = format!("{:<64} {:>8} {:>9}\n", format!("{name}, batch {}: shaders, and their workgroups", row.batch), "launches", "ms");
+    let mut line = |what: &str, launches: f64, milliseconds: f64| {
+        let share = 100.0 * milliseconds / shaders.milliseconds;
+        text += &format!("{what:<64} {launches:>8.0} {milliseconds:>9.2} {share:>5.1} %\n");
+    };
+    let (shown, rest) = shaders.totals.split_at(shaders.totals.len().min(SHADERS));
+    for total in shown {
+        line(&total.name, total.launches, total.milliseconds);
+    }
+    if !rest.is_empty() {
+        let (launches, milliseconds) = rest.iter().fold((0.0, 0.0), |(n, ms), t| (n + t.launches, ms + t.milliseconds));
+        line(&format!("{} others", rest.len()), launches, milliseconds);
+    }
+    line("between them: burn's operations, and waiting", 0.0, shaders.between());
+    line("all of a step", 0.0, shaders.milliseconds);
+    text
+}
+
 /// A training step, taken apart.
 fn table(profile: &Profile) -> String {
     let name = profile.row.name();
@@ -263,7 +296,7 @@ mod tests {
         let sweep = ["moue", "bench", "--sweep", "vit.dim=48,96"];
         let parse = |words: &[&str]| Cli::try_parse_from([&sweep[..], words].concat()).map(drop).map_err(|e| e.kind());
         assert_eq!(parse(&["--rounds", "2"]), Ok(()));
-        for word in ["--profile", "--compile", "--no-peer"] {
+        for word in ["--profile", "--shaders", "--compile", "--no-peer"] {
             assert_eq!(parse(&[word]), Err(ErrorKind::ArgumentConflict), "{word}");
         }
     }

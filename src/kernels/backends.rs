@@ -1,10 +1,11 @@
 //! The kernels on burn's backends: shaders on wgpu, twins on the CPU, tensor operations elsewhere, gradients for what has them.
 
 use super::queue::{Queue, allocate, operands};
+use super::reference::dropout::Mask;
 use super::reference::hog::Layout;
 use super::reference::patch_gather::Rows;
 use super::reference::patch_pixels::Patches;
-use super::{hog, operations, patch_gather, patch_pixels, reference};
+use super::{dropout, hog, operations, patch_gather, patch_pixels, reference};
 use burn::backend::autodiff::{
     Autodiff,
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -70,6 +71,12 @@ pub trait Kernels: Backend {
     fn scatter_rows(x: FloatTensor<Self>, index: IntTensor<Self>, rows: usize) -> FloatTensor<Self> {
         operations::scatter_rows::<Self>(x, index, rows)
     }
+
+    /// Values by a mask.
+    #[fusion(dtype = x, shape = x)]
+    fn dropout(x: FloatTensor<Self>, mask: Mask) -> FloatTensor<Self> {
+        operations::dropout::<Self>(x, &mask)
+    }
 }
 
 fn rows_of(x: &Shape, index: &Shape, rows: usize) -> Rows {
@@ -128,6 +135,14 @@ impl Kernels for Flex {
         };
         FloatTensor::<Self>::from_data(data)
     }
+
+    fn dropout(x: FloatTensor<Self>, mask: Mask) -> FloatTensor<Self> {
+        if x.dtype() != DType::F32 {
+            return operations::dropout::<Self>(x, &mask);
+        }
+        let (shape, x) = (x.shape(), x.to_contiguous());
+        FloatTensor::<Self>::from_data(TensorData::new(reference::dropout::dropout(x.as_slice().expect("contiguous f32"), &mask), shape))
+    }
 }
 
 impl Kernels for CubeBackend {
@@ -184,6 +199,31 @@ impl Kernels for CubeBackend {
         queue.submit([patch_gather::scatter(&rows, row_bytes / 4, x.dtype() == DType::F16, operands([&x, &index, &out], sizes))]);
         out
     }
+
+    fn dropout(x: FloatTensor<Self>, mask: Mask) -> FloatTensor<Self> {
+        let values = x.shape().num_elements();
+        let fits = |queue: &Queue| (1..dropout::MOST).contains(&values) && 4 * values as u64 <= queue.gpu().largest_binding();
+        let Some(queue) = Queue::of(&x).filter(|queue| x.dtype() == DType::F32 && fits(queue)) else {
+            return operations::dropout::<Self>(x, &mask);
+        };
+        let x = burn_wgpu::into_contiguous(x);
+        let out = allocate(&x, x.shape(), DType::F32);
+        queue.submit([dropout::launch(values, &mask, operands([&x, &out], [0; 2]))]);
+        out
+    }
+}
+
+/// Its gradient is dropped by the same mask.
+#[derive(Debug)]
+struct Dropout;
+
+impl<B: Kernels> Backward<B, 1> for Dropout {
+    type State = Mask;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let mask = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |grad| B::dropout(grad, mask));
+    }
 }
 
 /// Each of gather and scatter is the other's gradient.
@@ -232,6 +272,13 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         match ScatterRows.prepare::<C>([x.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(index.clone(), B::scatter_rows(x.into_primitive(), index, rows)),
             OpsKind::UnTracked(prepared) => prepared.finish(B::scatter_rows(x.into_primitive(), index, rows)),
+        }
+    }
+
+    fn dropout(x: FloatTensor<Self>, mask: Mask) -> FloatTensor<Self> {
+        match Dropout.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(mask, B::dropout(x.into_primitive(), mask)),
+            OpsKind::UnTracked(prepared) => prepared.finish(B::dropout(x.into_primitive(), mask)),
         }
     }
 }

@@ -10,6 +10,7 @@
 
 use super::processors;
 use super::product::{self, Way};
+use super::timer::{Lap, Name, Timer};
 use crate::failure::{expect_panics, survive};
 use cubecl::wgpu::{WgpuDevice, WgpuSetup};
 use std::collections::HashMap;
@@ -148,6 +149,8 @@ pub struct Gpu {
     halves: Option<Way>,
     /// That work is shared out to.
     processors: usize,
+    /// While launches are timed.
+    timer: Mutex<Option<Timer>>,
 }
 
 /// Buffers of parameters that are kept.
@@ -156,7 +159,8 @@ const MOST_PARAMS: usize = 4096;
 impl Gpu {
     pub fn new(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let bounds = Bounds::of(&device.limits());
-        Self { device, queue, bounds, pipelines: Mutex::default(), params: Mutex::default(), single: None, halves: None, processors: 1 }
+        let (pipelines, params, timer) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { device, queue, bounds, pipelines, params, single: None, halves: None, processors: 1, timer }
     }
 
     /// With products in the best way that the device has and gets right.
@@ -187,24 +191,27 @@ impl Gpu {
     }
 
     /// Values of a buffer that can be copied from, once all that has been submitted is done.
+    ///
+    /// # Errors
+    /// When the device does not hand them out.
     pub fn read(&self, buffer: &wgpu::Buffer) -> Result<Vec<f32>, GpuError> {
-        let told = |e: &dyn fmt::Display| GpuError::Buffer { reason: e.to_string() };
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let copy = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("read"),
-            size: buffer.size(),
-            usage,
-            mapped_at_creation: false,
-        });
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("read") });
-        encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, buffer.size());
-        self.queue.submit([encoder.finish()]);
-        let (tell, heard) = mpsc::channel();
-        copy.map_async(wgpu::MapMode::Read, .., move |result| drop(tell.send(result)));
-        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| told(&e))?;
-        heard.recv().map_err(|e| told(&e))?.map_err(|e| told(&e))?;
-        let view = copy.get_mapped_range(..).map_err(|e| told(&e))?;
-        Ok(bytemuck::pod_collect_to_vec(&view))
+        read(&self.device, &self.queue, buffer)
+    }
+
+    /// From now on the time of each launch is taken, until [`Gpu::laps`] asks for it. Whether the device can do that.
+    pub fn time_launches(&self) -> bool {
+        let can = self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        *self.timer.lock().unwrap_or_else(PoisonError::into_inner) = can.then(Timer::default);
+        can
+    }
+
+    /// The time of each launch since [`Gpu::time_launches`]; no more is taken.
+    ///
+    /// # Errors
+    /// When the device does not hand them out.
+    pub fn laps(&self) -> Result<Vec<Lap>, GpuError> {
+        let timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        timer.map_or(Ok(Vec::new()), |timer| timer.read(&self.device, &self.queue))
     }
 
     pub fn device(&self) -> &wgpu::Device {
@@ -221,8 +228,30 @@ impl Gpu {
     /// Where one of them cannot run: none of them does then.
     pub fn run(&self, launches: &[Launch]) -> Result<(), GpuError> {
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("moue") });
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("moue"), ..Default::default() });
-        for launch in launches.iter().filter(|launch| launch.samples > 0 && launch.groups > 0) {
+        let launches: Vec<&Launch> = launches.iter().filter(|launch| launch.samples > 0 && launch.groups > 0).collect();
+        let mut timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
+        match timer.as_mut() {
+            None => self.encode(&mut encoder, &launches, None)?,
+            Some(timer) => {
+                for launch in launches {
+                    let times = timer.next(&self.device, Name::of(launch));
+                    self.encode(&mut encoder, &[launch], Some(times))?;
+                }
+            }
+        }
+        self.queue.submit([encoder.finish()]);
+        Ok(())
+    }
+
+    /// In a pass of their own.
+    fn encode(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        launches: &[&Launch],
+        timestamp_writes: Option<wgpu::ComputePassTimestampWrites<'_>>,
+    ) -> Result<(), GpuError> {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("moue"), timestamp_writes });
+        for launch in launches {
             let pipeline = self.pipeline(launch.kernel, &launch.constants)?;
             pass.set_pipeline(&pipeline.pipeline);
             for part in self.bounds.parts(launch)? {
@@ -231,8 +260,6 @@ impl Gpu {
                 pass.dispatch_workgroups(x, y, 1);
             }
         }
-        drop(pass);
-        self.queue.submit([encoder.finish()]);
         Ok(())
     }
 
@@ -336,6 +363,25 @@ impl Gpu {
         });
         Pipeline { pipeline, layout }
     }
+}
+
+/// Values of a buffer that can be copied from, once all that has been submitted is done.
+///
+/// # Errors
+/// When the device does not hand them out.
+pub fn read<T: bytemuck::Pod>(device: &wgpu::Device, queue: &wgpu::Queue, buffer: &wgpu::Buffer) -> Result<Vec<T>, GpuError> {
+    let told = |e: &dyn fmt::Display| GpuError::Buffer { reason: e.to_string() };
+    let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+    let copy = device.create_buffer(&wgpu::BufferDescriptor { label: Some("read"), size: buffer.size(), usage, mapped_at_creation: false });
+    let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("read") });
+    encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, buffer.size());
+    queue.submit([encoder.finish()]);
+    let (tell, heard) = mpsc::channel();
+    copy.map_async(wgpu::MapMode::Read, .., move |result| drop(tell.send(result)));
+    device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| told(&e))?;
+    heard.recv().map_err(|e| told(&e))?.map_err(|e| told(&e))?;
+    let view = copy.get_mapped_range(..).map_err(|e| told(&e))?;
+    Ok(bytemuck::pod_collect_to_vec(&view))
 }
 
 /// What the device allows.

@@ -10,11 +10,11 @@
 //! A kernel is five files with one name: shader, host side, CPU twin, golden vectors (`tests/golden/`) and bench. A shader may be put together
 //! of several texts: `shaders/product/` has the parts of products, `shaders/shared/` what several kernels have in common. Kernels are part of
 //! burn's backends through an extension, [`Kernels`], so they work inside fusion and autodiff. Gathering rows serves encoders that see
-//! visible patches only (MAE, masks in finetuning).
+//! visible patches only (MAE, masks in finetuning); dropout draws its masks where it is computed.
 //!
 //! [`layers`] holds the transformer's ordinary layers as one operation each: over slices on the CPU, by the kernels `product`, `layer_norm`,
 //! `softmax` and `column_sums` on a GPU. [`updates`] has what comes after the backward pass: the length of the gradient (`squares`) and the
-//! optimiser's step (`adamw`), a launch or two for each parameter.
+//! optimiser's step (`adamw`), a launch or two for each parameter. [`timer`] tells how long each launch took.
 
 pub mod reference;
 
@@ -24,6 +24,8 @@ pub mod adamw;
 mod backends;
 #[cfg(feature = "train")]
 pub mod column_sums;
+#[cfg(feature = "train")]
+pub mod dropout;
 #[cfg(feature = "train")]
 pub mod gpu;
 #[cfg(feature = "train")]
@@ -53,6 +55,8 @@ mod teams;
 #[cfg(feature = "train")]
 mod tensors;
 #[cfg(feature = "train")]
+pub mod timer;
+#[cfg(feature = "train")]
 pub mod translate;
 #[cfg(feature = "train")]
 pub mod updates;
@@ -61,5 +65,5 @@ pub mod updates;
 pub use backends::{HogSpec, Kernels};
 #[cfg(feature = "train")]
 pub use tensors::{
-    Mismatch, gather_rows, hog_cells, hog_tokens, hog_tokens_of_floats, patch_pixels, scatter_rows, upload_index, upload_pixels,
+    Mismatch, dropout, gather_rows, hog_cells, hog_tokens, hog_tokens_of_floats, patch_pixels, scatter_rows, upload_index, upload_pixels,
 };

@@ -2,6 +2,7 @@
 //! benches measure ours against.
 
 use super::backends::HogSpec;
+use super::reference::dropout::Mask;
 use super::reference::hog::{BINS, BORDERS, EPS, window};
 use super::reference::patch_pixels::Patches;
 use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
@@ -129,6 +130,14 @@ fn without_absent<B: Backend>(rows: FloatTensor<B>, inside: BoolTensor<B>) -> Fl
     let shape = rows.shape();
     let absent = B::bool_expand(B::bool_reshape(B::bool_not(inside), Shape::new([shape[0], shape[1], 1])), shape);
     B::float_mask_fill(rows, absent, 0.0f32.into())
+}
+
+/// Any shape, by factors that are drawn on the CPU.
+pub fn dropout<B: Backend>(x: FloatTensor<B>, mask: &Mask) -> FloatTensor<B> {
+    let shape = x.shape();
+    let factors = TensorData::new(mask.factors(shape.num_elements()).collect::<Vec<f32>>(), shape).convert_dtype(x.dtype());
+    let factors = B::float_from_data(factors, &x.device());
+    B::float_mul(x, factors)
 }
 
 /// `[B, N, D]`, `[B, K]` -> `[B, K, D]`

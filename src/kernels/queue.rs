@@ -6,6 +6,7 @@
 
 use super::gpu::{self, Gpu, Launch, Operand, Region};
 use crate::failure::survive;
+use burn::backend::DispatchDevice;
 use burn::prelude::Shape;
 use burn::tensor::DType;
 use burn_wgpu::CubeTensor;
@@ -70,6 +71,14 @@ impl Queue {
                     .map_err(|error| ServerError::Generic { reason: format!("{error:#}"), backtrace: Default::default() })
             });
         });
+    }
+}
+
+/// What our shaders run on for tensors of a device; none where they cannot run.
+pub fn gpu_of(device: &burn::prelude::Device) -> Option<Arc<Gpu>> {
+    match device.as_dispatch() {
+        DispatchDevice::Cube(cubecl::Device::Wgpu(device)) => gpu::shared(device),
+        _ => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::backends::{HogSpec, Kernels};
 use super::operations;
+use super::reference::dropout::Mask;
 use super::reference::patch_pixels::Patches;
 use burn::backend::Dispatch;
 use burn::prelude::*;
@@ -147,4 +148,9 @@ pub fn scatter_rows(x: Tensor<3>, index: Tensor<2, Int>, rows: usize) -> Result<
     check_index(&index, b)?;
     ensure!(index.dims()[1] == k, "an index of {} rows for {k}", index.dims()[1]);
     Ok(Tensor::from_dispatch(<Dispatch as Kernels>::scatter_rows(x.into_dispatch(), index.into_dispatch(), rows)))
+}
+
+/// x by a mask that is drawn where it is computed: the same on every device. Differentiable; the mask is drawn again in the backward pass.
+pub fn dropout<const D: usize>(x: Tensor<D>, mask: Mask) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Kernels>::dropout(x.into_dispatch(), mask))
 }

@@ -5,7 +5,7 @@ use super::gpu::{Constants, Kernel};
 use super::reference::hog::Layout;
 use super::reference::patch_pixels::Patches;
 use super::teams::Team;
-use super::{adamw, column_sums, hog, layer_norm, patch_gather, patch_pixels, product, softmax, squares};
+use super::{adamw, column_sums, dropout, hog, layer_norm, patch_gather, patch_pixels, product, softmax, squares};
 use naga::back::{glsl, hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::proc::{BoundsCheckPolicies, Layouter};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
@@ -62,7 +62,7 @@ pub fn variants() -> Vec<Variant> {
     all.push(Variant { kernel: &layer_norm::SUMS, constants: Constants::new() });
     all.extend([false, true].map(|halves| Variant { kernel: &column_sums::COLUMN_SUMS, constants: column_sums::constants(halves) }));
     all.extend([false, true].map(|first| Variant { kernel: &adamw::ADAMW, constants: adamw::constants(first) }));
-    all.extend([&squares::SQUARES, &squares::ADD].map(|kernel| Variant { kernel, constants: Constants::new() }));
+    all.extend([&squares::SQUARES, &squares::ADD, &dropout::DROPOUT].map(|kernel| Variant { kernel, constants: Constants::new() }));
     for way in [false, true].map(|halves| product::Way::Plain { halves }) {
         let variant = |(turned, tall, finish)| Variant { kernel: way.kernel(finish), constants: way.constants(turned, tall, finish) };
         all.extend(product::uses(way).into_iter().map(variant));
@@ -167,6 +167,7 @@ impl Demands {
         let kernels = [
             &adamw::ADAMW,
             &column_sums::COLUMN_SUMS,
+            &dropout::DROPOUT,
             &hog::HOG,
             &layer_norm::NORM,
             &layer_norm::GRADIENTS,

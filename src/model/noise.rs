@@ -1,7 +1,9 @@
-//! Random masks of a training forward pass (dropout, stochastic depth), drawn on the CPU from a positioned stream, so that they are
-//! the same on every device and after a resume.
+//! Random masks of a training forward pass (dropout, stochastic depth), drawn from a positioned stream, so that they are the same on every
+//! device and after a resume. Those of dropout are drawn on the device that computes it.
 
-use crate::random::{RngExt, Stream};
+use crate::kernels;
+use crate::kernels::reference::dropout::Mask;
+use crate::random::Stream;
 use burn::prelude::*;
 
 /// Source of masks for one forward pass of one shard. Without a stream (evaluation) every layer passes its input on.
@@ -18,18 +20,21 @@ impl Noise {
         Self { rng: Some(rng) }
     }
 
+    /// None where everything is kept.
+    fn mask(&mut self, values: usize, rate: f64) -> Option<Mask> {
+        self.rng.as_mut().filter(|_| rate > 0.0).map(|rng| Mask::draw(rng, values, rate))
+    }
+
     fn keep<const D: usize>(&mut self, shape: [usize; D], rate: f64, device: &Device) -> Option<Tensor<D>> {
-        let rng = self.rng.as_mut().filter(|_| rate > 0.0)?;
-        let scale = (1.0 / (1.0 - rate)) as f32;
-        let values: Vec<f32> =
-            (0..shape.iter().product()).map(|_| if f64::from(rng.random::<f32>()) < rate { 0.0 } else { scale }).collect();
-        Some(Tensor::from_data(TensorData::new(values, shape), device))
+        let values = shape.iter().product();
+        let factors: Vec<f32> = self.mask(values, rate)?.factors(values).collect();
+        Some(Tensor::from_data(TensorData::new(factors, shape), device))
     }
 
     /// Zeroes elements with probability `rate` and scales the rest by 1 / (1 - rate).
     pub fn dropout(&mut self, x: Tensor<3>, rate: f64) -> Tensor<3> {
-        match self.keep(x.dims(), rate, &x.device()) {
-            Some(mask) => x * mask,
+        match self.mask(x.shape().num_elements(), rate) {
+            Some(mask) => kernels::dropout(x, mask),
             None => x,
         }
     }

@@ -320,9 +320,9 @@ fn face(training: Training, s: &Settings, classes: usize, precision: Precision) 
         }
     } else if s.decoder.enabled {
         let (queries, hidden) = (classes as f64, dim * s.decoder.mlp_ratio);
-        // Keys and values of all tokens and the attention over them; the little that queries leave, dropout's masks included.
+        // Keys and values of all tokens and the attention over them; the little that queries leave. Masks of dropout are not kept.
         let products = 2.0 * seen * dim + s.decoder.heads as f64 * queries * seen + queries * (5.0 * dim + hidden);
-        let always = queries * (6.0 * dim + 3.0 * hidden);
+        let always = queries * (4.0 * dim + 2.0 * hidden);
         kept += s.decoder.layers as f64 * (product_bytes(precision) * products + SINGLE * always) + SINGLE * seen * dim;
         passing = passing.max(SINGLE * (4.0 * seen * dim + 3.0 * queries * hidden));
     }

@@ -16,6 +16,10 @@ impl Golden {
         Self::read(include_bytes!("../../tests/golden/column_sums.safetensors"))
     }
 
+    pub fn dropout() -> Result<Self> {
+        Self::read(include_bytes!("../../tests/golden/dropout.safetensors"))
+    }
+
     pub fn hog() -> Result<Self> {
         Self::read(include_bytes!("../../tests/golden/hog.safetensors"))
     }

@@ -3,12 +3,13 @@
 use super::{Finding, Golden, largest_difference, rate, repeated};
 use crate::engine::read_values;
 use crate::kernels::reference;
+use crate::kernels::reference::dropout::Mask;
 use crate::kernels::reference::hog::Layout;
 use crate::kernels::reference::patch_gather::Rows;
 use crate::kernels::translate::variants;
-use crate::kernels::{gather_rows, hog_cells, hog_tokens, patch_pixels, scatter_rows, upload_index, upload_pixels};
+use crate::kernels::{dropout, gather_rows, hog_cells, hog_tokens, patch_pixels, scatter_rows, upload_index, upload_pixels};
 use crate::random::{RngExt, Streams, normal};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use burn::prelude::*;
 use burn::tensor::DType;
 use half::f16;
@@ -261,4 +262,43 @@ pub fn scatter_gradient(device: &Device) -> Result<Finding> {
         let index = upload_index(list.clone(), [2, 5], &x.device());
         Ok(scatter_rows(x, index, 5)?)
     })
+}
+
+pub fn dropout_golden(device: &Device) -> Result<Finding> {
+    let golden = Golden::dropout()?;
+    let mut wrong = 0;
+    for stem in golden.stems(".x")? {
+        let values = |part: &str| golden.floats(&format!("{stem}.{part}"));
+        let stream: Vec<u32> = golden.ints(&format!("{stem}.stream"))?.into_iter().map(i32::cast_unsigned).collect();
+        let first = u64::from(stream[8]) | u64::from(stream[9]) << 32;
+        let mask = Mask::new(std::array::from_fn(|i| stream[i]), first, f64::from(values("rate")?[0]));
+        let (x, y) = (values("x")?, values("y")?);
+        let n = x.len();
+        wrong += different(&read_values(dropout(floats(x, [n], device), mask))?, &y);
+    }
+    Ok(Finding::new(wrong as f64, 0.0))
+}
+
+/// Values of other bits, of as many at least.
+fn different(ours: &[f32], reference: &[f32]) -> usize {
+    ours.len().abs_diff(reference.len()) + ours.iter().zip(reference).filter(|(a, b)| a.to_bits() != b.to_bits()).count()
+}
+
+pub fn dropout_twin(device: &Device) -> Result<Finding> {
+    const VALUES: usize = 1 << 20;
+    let (mut stream, mut wrong) = (Streams::new(0).at("dropout", &[]), 0);
+    // One mask after the other: they begin anywhere in a block.
+    for n in [1, 17, 4097, VALUES + 3] {
+        let mask = Mask::draw(&mut stream, n, 0.1);
+        let (values, slopes) = (normals("x", n), normals("gradient", n));
+        let x = floats(values.clone(), [n], &device.clone().autodiff()).require_grad();
+        let y = dropout(x.clone(), mask);
+        let by_slopes = y.clone() * floats(slopes.clone(), [n], &device.clone().autodiff());
+        let gradient = x.grad(&by_slopes.sum().backward()).context("a gradient")?;
+        wrong += different(&read_values(y.inner())?, &reference::dropout::dropout(&values, &mask));
+        wrong += different(&read_values(gradient)?, &reference::dropout::dropout(&slopes, &mask));
+    }
+    let (x, mask) = (floats(normals("x", VALUES), [VALUES], device), Mask::draw(&mut stream, VALUES, 0.1));
+    let rate = rate(device, 8 * VALUES, || Ok(dropout(x.clone(), mask)))?;
+    Ok(Finding { bytes_per_second: Some(rate), ..Finding::new(wrong as f64, 0.0) })
 }

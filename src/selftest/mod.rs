@@ -67,6 +67,8 @@ const CHECKS: &[(&str, Check)] = &[
     ("patch_gather: scatter, ulps to the CPU twin", kernels::scatter_twin),
     ("patch_gather: gradient, finite differences", kernels::gather_gradient),
     ("patch_gather: scatter gradient, finite differences", kernels::scatter_gradient),
+    ("dropout: golden vectors", kernels::dropout_golden),
+    ("dropout: as the CPU twin, with gradients", kernels::dropout_twin),
     ("layer_norm: golden vectors, with gradients", rows::norm_golden),
     ("layer_norm: forward, as the CPU in f64", rows::norm_forward),
     ("layer_norm: forward in f16, as the CPU in f64", rows::norm_halves),

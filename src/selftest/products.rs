@@ -4,15 +4,15 @@
 use super::kernels::{floats, normals, upload};
 use super::{Finding, Golden, ROUNDED_BOUND, rate, relative_error, repeated, rounded_error};
 use crate::engine::read_values;
-use crate::kernels::gpu;
 use crate::kernels::layers::{Layers, Product};
 use crate::kernels::product::Way;
+use crate::kernels::queue;
 use crate::kernels::reference::activation::{activation, slope};
 use crate::kernels::reference::column_sums::column_sums;
 use crate::kernels::reference::product::{Sizes, entries, entry, product};
 use crate::kernels::reference::softmax;
 use anyhow::Result;
-use burn::backend::{Dispatch, DispatchDevice};
+use burn::backend::Dispatch;
 use burn::prelude::*;
 use burn::tensor::{DType, FloatDType};
 use half::f16;
@@ -44,10 +44,7 @@ const SAMPLES: usize = 500;
 
 /// How our kernels multiply on this device; none where burn's do, as on the CPU.
 fn way(device: &Device, halves: bool) -> Option<Way> {
-    match device.as_dispatch() {
-        DispatchDevice::Cube(cubecl::Device::Wgpu(device)) => gpu::shared(device)?.products(halves),
-        _ => None,
-    }
+    queue::gpu_of(device)?.products(halves)
 }
 
 /// Whether products of this type can be had: ours read f16 on every device, burn's do not.

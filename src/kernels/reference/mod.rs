@@ -5,6 +5,7 @@
 pub mod activation;
 pub mod adamw;
 pub mod column_sums;
+pub mod dropout;
 pub mod hog;
 pub mod layer_norm;
 pub mod patch_gather;
