@@ -23,7 +23,7 @@ fn main() {
         let bytes = 7 * 4 * values;
         let times = bench.time_tensor(|| {
             let moments = [moment_1.clone(), moment_2.clone()];
-            let [made, ..] = adamw(parameter.clone(), gradient.clone(), Some(moments), STEP);
+            let [made, ..] = adamw(parameter.clone(), gradient.clone(), Some(moments), None, STEP);
             made
         });
         let ours = bench.row(&format!("{values} values, moue"), bytes, times);

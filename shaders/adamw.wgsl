@@ -4,6 +4,8 @@
 
 // Whether this is the first step: moments are zero, and what is bound in their place is not read.
 override FIRST: bool;
+// Whether gradients are also multiplied by `computed`, which else is not read.
+override COMPUTED: bool;
 
 struct Params {
     // Where parameter, gradient, first and second moment begin in their bindings, in bytes.
@@ -11,7 +13,8 @@ struct Params {
     // Workgroups with work, and workgroups along x of the dispatch.
     groups: u32,
     groups_x: u32,
-    // Of the new parameter and moments.
+    // Of the computed factor, and of the new parameter and moments.
+    computed_base: u32,
     parameter_base: u32,
     first_base: u32,
     second_base: u32,
@@ -32,14 +35,15 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-// [N] all of them.
+// [N] all of them, but for the computed factor, which is one value.
 @group(0) @binding(1) var<storage, read_write> parameter: array<f32>;
 @group(0) @binding(2) var<storage, read_write> gradient: array<f32>;
 @group(0) @binding(3) var<storage, read_write> first: array<f32>;
 @group(0) @binding(4) var<storage, read_write> second: array<f32>;
-@group(0) @binding(5) var<storage, read_write> new_parameter: array<f32>;
-@group(0) @binding(6) var<storage, read_write> new_first: array<f32>;
-@group(0) @binding(7) var<storage, read_write> new_second: array<f32>;
+@group(0) @binding(5) var<storage, read_write> computed: array<f32>;
+@group(0) @binding(6) var<storage, read_write> new_parameter: array<f32>;
+@group(0) @binding(7) var<storage, read_write> new_first: array<f32>;
+@group(0) @binding(8) var<storage, read_write> new_second: array<f32>;
 
 const LANES = 256u;
 
@@ -51,7 +55,11 @@ fn adamw(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
         return;
     }
     let kept = params.kept * parameter[params.base.x / 4u + at];
-    let slope = params.factor * gradient[params.base.y / 4u + at];
+    var factor = params.factor;
+    if COMPUTED {
+        factor *= computed[params.computed_base / 4u];
+    }
+    let slope = factor * gradient[params.base.y / 4u + at];
     var mean = params.rest1 * slope;
     var square = params.rest2 * (slope * slope);
     if !FIRST {

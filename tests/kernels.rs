@@ -367,11 +367,13 @@ fn updates_over_the_largest_binding_are_split() {
     let [parameter, gradient, first] = [1, 2, 3].map(|salt| values(n, salt));
     let second: Vec<f32> = values(n, 4).iter().map(|v| 0.1 + v * v).collect();
     let step = AdamWStep { factor: 0.5, rate: 0.1, weight_decay: 0.3, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, time: 3 };
-    for (step, later) in [(AdamWStep { time: 1, ..step }, false), (step, true)] {
+    for (step, later, computed) in [(AdamWStep { time: 1, ..step }, false, None), (step, true, None), (step, true, Some(0.625))] {
         let sources = [&parameter, &gradient].map(|v| placed(&gpu, v, adamw::SAMPLE));
         let moments = later.then(|| [&first, &second].map(|v| placed(&gpu, v, adamw::SAMPLE)));
         let results = [(); 3].map(|()| placed(&gpu, &vec![f32::NAN; n], adamw::SAMPLE));
-        gpu.run(&[adamw::launch(n, &step, sources, moments, results.clone())]).unwrap();
+        let factor = computed.map(|factor| placed(&gpu, &[factor], 0));
+        gpu.run(&[adamw::launch(n, &step, sources, moments, factor, results.clone())]).unwrap();
+        let step = AdamWStep { factor: step.factor * computed.unwrap_or(1.0), ..step };
         let moments = later.then_some([first.as_slice(), second.as_slice()]);
         let exact = reference::adamw::adamw(&parameter, &gradient, moments, &step);
         for (what, (ours, exact)) in ["parameter", "first", "second"].iter().zip(results.iter().zip(&exact)) {
@@ -399,7 +401,7 @@ fn updates_of_any_size() {
         let step = AdamWStep { factor: 1.0, rate: 0.1, weight_decay: 0.0, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, time: 1 };
         for n in [1, 3, 255, 257, 4097] {
             let [parameter, gradient] = [1, 2].map(|salt| values(n, salt));
-            let made = updates::adamw(tensor(&parameter), tensor(&gradient), None, step);
+            let made = updates::adamw(tensor(&parameter), tensor(&gradient), None, None, step);
             let exact = reference::adamw::adamw(&parameter, &gradient, None, &step);
             for (ours, exact) in made.into_iter().zip(&exact) {
                 close(&format!("{n} values"), &read_values(ours).unwrap(), exact);
@@ -412,7 +414,7 @@ fn updates_of_any_size() {
         let turned: Vec<f32> = (0..rows * columns).map(|i| gradient[i % columns * rows + i / columns]).collect();
         let of_turned: Tensor<2> = tensor(&gradient).reshape([columns, rows]);
         let of_turned = of_turned.transpose();
-        let made = updates::adamw(tensor(&parameter).reshape([rows, columns]), of_turned.clone(), None, step);
+        let made = updates::adamw(tensor(&parameter).reshape([rows, columns]), of_turned.clone(), None, None, step);
         let exact = reference::adamw::adamw(&parameter, &turned, None, &step);
         for (ours, exact) in made.into_iter().zip(&exact) {
             close("columns", &read_values(ours).unwrap(), exact);

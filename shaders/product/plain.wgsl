@@ -109,16 +109,16 @@ fn store(first: u32, row: u32, column: u32, values: mat4x4<f32>) {
     }
     let at = first + row * params.row_c + column;
     if row < params.m {
-        finish(at, column, values[0]);
+        finish(at, column, values[0], known(at));
     }
     if row + 1u < params.m {
-        finish(at + params.row_c, column, values[1]);
+        finish(at + params.row_c, column, values[1], known(at + params.row_c));
     }
     if row + 2u < params.m {
-        finish(at + 2u * params.row_c, column, values[2]);
+        finish(at + 2u * params.row_c, column, values[2], known(at + 2u * params.row_c));
     }
     if row + 3u < params.m {
-        finish(at + 3u * params.row_c, column, values[3]);
+        finish(at + 3u * params.row_c, column, values[3], known(at + 3u * params.row_c));
     }
 }
 

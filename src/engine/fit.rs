@@ -10,12 +10,12 @@ use crate::failure::{expect_panics, survive};
 use anyhow::Result;
 use burn::optim::GradientsParams;
 use burn::prelude::*;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Forward and backward over a batch, and what the device says of them. It is waited for: whether a step is taken depends on that.
-pub struct Passed {
-    /// Multiplied by the factor that was asked for.
-    pub gradients: GradientsParams,
+pub struct Passed<G = GradientsParams> {
+    /// Multiplied by the factor that was asked for; or what was made of them before the device was waited for.
+    pub gradients: G,
     /// `[n, C]` in batch order; empty where none is wanted.
     pub responses: Vec<f32>,
     pub loss: f64,
@@ -35,25 +35,9 @@ impl Passed {
         parts: &[<O::Source as Source>::Batch],
         next: Option<&Loaded<<O::Source as Source>::Batch>>,
         here: Position,
-        Place { shards, device }: Place,
+        place: Place,
     ) -> Result<Self> {
-        let pass = shards.gradients(objective, model, parts, here, factor, device)?;
-        let norm = gradient_norm(model, &pass.gradients);
-        if let Some(next) = next {
-            next.upload_ahead(&*objective.source(), device);
-        }
-        // All that is to be read at once: each reading waits for everything that was asked of the device before.
-        let firsts: Vec<Tensor<1>> = std::iter::once(pass.loss).chain(norm).collect();
-        let count = firsts.len();
-        let responses = pass.responses.into_iter().flatten().map(|response| response.flatten::<1>(0, 1));
-        let mut values = read_values(Tensor::cat(firsts.into_iter().chain(responses).collect(), 0))?;
-        let responses = values.split_off(count);
-        let norm = values.get(1).map_or(0.0, |norm| f64::from(*norm) / f64::from(factor));
-        Ok(Self { gradients: pass.gradients, responses, loss: f64::from(values[0]), norm })
-    }
-
-    pub fn is_finite(&self) -> bool {
-        self.loss.is_finite() && self.norm.is_finite()
+        Self::followed(objective, model, factor, parts, next, here, place, |gradients, _| gradients)
     }
 
     /// See [`guard::bad_tensors`].
@@ -65,17 +49,61 @@ impl Passed {
     }
 }
 
-/// Parts of a batch in turn, beside those of the shards.
-pub struct Fit(AtomicUsize);
+impl<G> Passed<G> {
+    /// [`Passed::over`] a batch, where `follow` makes something of the gradients and their length `[1]` (with the factor; none where
+    /// there are no gradients) while the device is still at work.
+    ///
+    /// # Errors
+    /// As there.
+    #[expect(clippy::too_many_arguments)]
+    pub fn followed<O: Objective>(
+        objective: &O,
+        model: &O::Model,
+        factor: f32,
+        parts: &[<O::Source as Source>::Batch],
+        next: Option<&Loaded<<O::Source as Source>::Batch>>,
+        here: Position,
+        Place { shards, device }: Place,
+        follow: impl FnOnce(GradientsParams, Option<Tensor<1>>) -> G,
+    ) -> Result<Self> {
+        let pass = shards.gradients(objective, model, parts, here, factor, device)?;
+        let norm = gradient_norm(model, &pass.gradients);
+        // All that is to be read at once: each reading waits for everything that was asked of the device before.
+        let firsts: Vec<Tensor<1>> = std::iter::once(pass.loss).chain(norm.clone()).collect();
+        let count = firsts.len();
+        let responses = pass.responses.into_iter().flatten().map(|response| response.flatten::<1>(0, 1));
+        let values = Tensor::cat(firsts.into_iter().chain(responses).collect(), 0);
+        let gradients = follow(pass.gradients, norm);
+        if let Some(next) = next {
+            next.upload_ahead(&*objective.source(), device);
+        }
+        let mut values = read_values(values)?;
+        let responses = values.split_off(count);
+        let norm = values.get(1).map_or(0.0, |norm| f64::from(*norm) / f64::from(factor));
+        Ok(Self { gradients, responses, loss: f64::from(values[0]), norm })
+    }
+
+    pub fn is_finite(&self) -> bool {
+        self.loss.is_finite() && self.norm.is_finite()
+    }
+}
+
+/// What fits into the device's memory.
+pub struct Fit {
+    /// Parts of a batch in turn, beside those of the shards.
+    accumulate: AtomicUsize,
+    /// Whether there is room for the network and the optimiser's state twice.
+    twice: AtomicBool,
+}
 
 impl Fit {
     pub fn new(accumulate: usize) -> Self {
-        Self(AtomicUsize::new(accumulate.max(1)))
+        Self { accumulate: AtomicUsize::new(accumulate.max(1)), twice: AtomicBool::new(true) }
     }
 
     /// Parts of a batch.
     pub fn parts(&self, shards: &Shards) -> usize {
-        shards.count() * self.0.load(Ordering::Relaxed)
+        shards.count() * self.accumulate.load(Ordering::Relaxed)
     }
 
     /// [`Passed::over`] a batch; where there is no memory for its parts, over smaller ones, of which the batch then is made.
@@ -89,18 +117,41 @@ impl Fit {
         model: &O::Model,
         factor: f32,
         loaded: &mut Loaded<<O::Source as Source>::Batch>,
+        next: Option<&Loaded<<O::Source as Source>::Batch>>,
+        here: Position,
+        place: Place,
+        tell: impl FnMut(String),
+    ) -> Result<Passed> {
+        self.followed(objective, model, factor, loaded, next, here, place, tell, |gradients, _, _| gradients)
+    }
+
+    /// The same with what [`Passed::followed`] makes of gradients, which is also told whether there is memory for network and optimiser
+    /// beside what they were before.
+    ///
+    /// # Errors
+    /// As there.
+    #[expect(clippy::too_many_arguments)]
+    pub fn followed<O: Objective, G>(
+        &self,
+        objective: &O,
+        model: &O::Model,
+        factor: f32,
+        loaded: &mut Loaded<<O::Source as Source>::Batch>,
         mut next: Option<&Loaded<<O::Source as Source>::Batch>>,
         here: Position,
         place: Place,
         mut tell: impl FnMut(String),
-    ) -> Result<Passed> {
+        follow: impl Fn(GradientsParams, Option<Tensor<1>>, bool) -> G,
+    ) -> Result<Passed<G>> {
         let Place { shards, device } = place;
         // Devices without memory panic, which is mended here.
         let _quiet = expect_panics();
         // It may have been prepared before there was no memory for such parts.
         loaded.cut(&*objective.source(), self.parts(shards))?;
         loop {
-            let error = match survive(|| Passed::over(objective, model, factor, &loaded.parts, next, here, place)) {
+            let twice = self.twice.load(Ordering::Relaxed);
+            let follow = |gradients, norm| follow(gradients, norm, twice);
+            let error = match survive(|| Passed::followed(objective, model, factor, &loaded.parts, next, here, place, follow)) {
                 Ok(pass) => return Ok(pass),
                 Err(error) => error,
             };
@@ -109,13 +160,13 @@ impl Fit {
             }
             device.memory_cleanup();
             // It may have been the next faces that there was no memory for.
-            if next.take().is_some() {
+            if next.take().is_some() || self.twice.swap(false, Ordering::Relaxed) {
                 continue;
             }
             if loaded.parts.len() >= loaded.positions.len() {
                 return Err(error);
             }
-            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(2 * n)).ok();
+            self.accumulate.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(2 * n)).ok();
             loaded.cut(&*objective.source(), self.parts(shards))?;
             let at_once = loaded.positions.len().div_ceil(loaded.parts.len()) * shards.count();
             tell(format!("the device had no memory for this step: from now on {at_once} faces at once, the batch stays what it is"));

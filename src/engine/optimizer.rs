@@ -9,8 +9,7 @@ use burn::optim::{AdamWState, AdaptiveMomentumState, GradientsParams, LearningRa
 use burn::prelude::*;
 use burn::tensor::Bytes;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Hyper-parameters of the optimiser.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +26,7 @@ pub struct OptimizerConfig {
 }
 
 /// The optimiser's state and groups.
+#[derive(Clone)]
 pub struct Optimizer {
     inner: ModuleOptimizer,
     /// Rate factor and the parameters it applies to.
@@ -38,21 +38,22 @@ pub struct Optimizer {
     factor: Factor,
 }
 
-/// What gradients are multiplied by at a step. burn's optimisers are not told, so all groups look here.
+/// What gradients are multiplied by at a step: a number, and one that the device has computed, `[1]`. burn's optimisers are not told, so all
+/// groups look here.
 #[derive(Clone)]
-struct Factor(Arc<AtomicU32>);
+struct Factor(Arc<Mutex<(f32, Option<Tensor<1>>)>>);
 
 impl Factor {
-    fn new(value: f32) -> Self {
-        Self(Arc::new(AtomicU32::new(value.to_bits())))
+    fn new(known: f32) -> Self {
+        Self(Arc::new(Mutex::new((known, None))))
     }
 
-    fn set(&self, value: f32) {
-        self.0.store(value.to_bits(), Ordering::Relaxed);
+    fn set(&self, known: f32, computed: Option<Tensor<1>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (known, computed);
     }
 
-    fn get(&self) -> f32 {
-        f32::from_bits(self.0.load(Ordering::Relaxed))
+    fn get(&self) -> (f32, Option<Tensor<1>>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -67,6 +68,8 @@ struct AdamW {
 
 /// Of AdamW.
 const EPSILON: f32 = 1e-8;
+/// Added to the length of a gradient that others are divided by.
+const LEAST_NORM: f64 = 1e-6;
 
 impl burn::optim::Optimizer for AdamW {
     type State<const D: usize> = AdamWState<D>;
@@ -83,8 +86,9 @@ impl burn::optim::Optimizer for AdamW {
             None => (1, None),
         };
         let Self { weight_decay, beta1, beta2, .. } = *self;
-        let step = AdamWStep { factor: self.factor.get(), rate, weight_decay, beta1, beta2, epsilon: EPSILON, time };
-        let [parameter, moment_1, moment_2] = adamw(parameter, gradient, moments, step);
+        let (factor, computed) = self.factor.get();
+        let step = AdamWStep { factor, rate, weight_decay, beta1, beta2, epsilon: EPSILON, time };
+        let [parameter, moment_1, moment_2] = adamw(parameter, gradient, moments, computed, step);
         let momentum = AdaptiveMomentumState { time, moment_1, moment_2, max_moment_2: None };
         (parameter, Some(AdamWState { momentum }))
     }
@@ -170,8 +174,25 @@ impl Optimizer {
 
     /// One step at `rate`, by gradients that are multiplied by [`Optimizer::loss_factor`]; `norm`: their length without that factor.
     pub fn step<M: Module>(&mut self, model: M, gradients: GradientsParams, norm: f64, rate: f64) -> M {
-        let clip = if self.clip > 0.0 { (self.clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
-        self.factor.set((clip / f64::from(self.loss_factor())) as f32);
+        let clip = if self.clip > 0.0 { (self.clip / (norm + LEAST_NORM)).min(1.0) } else { 1.0 };
+        self.factor.set((clip / f64::from(self.loss_factor())) as f32, None);
+        self.advance(model, gradients, rate)
+    }
+
+    /// The same by the length of the gradients as they are, `[1]`, which nobody has read yet.
+    pub fn step_by<M: Module>(&mut self, model: M, gradients: GradientsParams, norm: Tensor<1>, rate: f64) -> M {
+        let clip = (self.clip > 0.0).then(|| {
+            let norm = norm.div_scalar(self.loss_factor()).add_scalar(LEAST_NORM);
+            norm.recip().mul_scalar(self.clip).clamp_max(1.0)
+        });
+        self.factor.set(1.0 / self.loss_factor(), clip);
+        let model = self.advance(model, gradients, rate);
+        // It holds on to a tensor.
+        self.factor.set(1.0, None);
+        model
+    }
+
+    fn advance<M: Module>(&mut self, model: M, gradients: GradientsParams, rate: f64) -> M {
         if let Some(scale) = &mut self.scale {
             scale.fitted();
         }

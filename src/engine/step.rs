@@ -5,7 +5,10 @@ use super::objective::{Objective, Source};
 use super::optimizer::Optimizer;
 use super::read_values;
 use super::shards::{Position, Shards};
+use crate::kernels::queue;
 use anyhow::{Result, bail};
+use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::prelude::*;
 
 /// The faces of one optimiser step, cut into the parts that shards work on.
@@ -55,6 +58,43 @@ pub struct Place<'a> {
     pub device: &'a Device,
 }
 
+impl Place<'_> {
+    /// Whether the device computes while nobody waits for it, so that it would have nothing to do while loss and norm are read.
+    fn works_alone(&self) -> bool {
+        queue::gpu_of(&self.device.clone().inner()).is_some()
+    }
+}
+
+/// What was made of a batch's gradients before the device was waited for.
+pub enum Followed<M> {
+    /// Nothing yet.
+    Gradients(GradientsParams),
+    /// The network and the optimiser after the step, which counts if loss and norm turn out to be finite.
+    Step(Box<(M, Optimizer)>),
+}
+
+impl<M: Module + Clone> Followed<M> {
+    /// The step at `rate` where it need not wait: on a device that works alone, with memory for network and optimiser `twice`, and for an
+    /// objective that has no second pass.
+    pub fn new<O: Objective<Model = M>>(
+        objective: &O,
+        (model, optimizer): (&M, &Optimizer),
+        (gradients, norm): (GradientsParams, Option<Tensor<1>>),
+        twice: bool,
+        rate: f64,
+        place: Place,
+    ) -> Self {
+        match norm.filter(|_| twice && place.works_alone() && !objective.refreshes()) {
+            Some(norm) => {
+                let mut optimizer = optimizer.clone();
+                let model = optimizer.step_by(model.clone(), gradients, norm, rate);
+                Self::Step(Box::new((model, optimizer)))
+            }
+            None => Self::Gradients(gradients),
+        }
+    }
+}
+
 /// What an optimiser step leaves beside the model.
 pub struct Stepped<M> {
     pub model: M,
@@ -79,7 +119,8 @@ pub fn step<O: Objective>(
     here: Position,
     place: Place,
 ) -> Result<Stepped<O::Model>> {
-    let pass = Passed::over(&*objective, &model, optimizer.loss_factor(), &loaded.parts, next, here, place)?;
+    let follow = |gradients, norm| Followed::new(&*objective, (&model, &*optimizer), (gradients, norm), true, rate, place);
+    let pass = Passed::followed(&*objective, &model, optimizer.loss_factor(), &loaded.parts, next, here, place, follow)?;
     let (loss, norm) = (pass.loss, pass.norm);
     if !pass.is_finite() {
         if optimizer.overflowed() {
@@ -97,12 +138,18 @@ pub(super) fn update<O: Objective>(
     model: O::Model,
     optimizer: &mut Optimizer,
     loaded: &Loaded<<O::Source as Source>::Batch>,
-    pass: Passed,
+    pass: Passed<Followed<O::Model>>,
     rate: f64,
     here: Position,
     Place { shards, device }: Place,
 ) -> Result<O::Model> {
-    let model = optimizer.step(model, pass.gradients, pass.norm, rate);
+    let model = match pass.gradients {
+        Followed::Gradients(gradients) => optimizer.step(model, gradients, pass.norm, rate),
+        Followed::Step(step) => {
+            *optimizer = step.1;
+            step.0
+        }
+    };
     let refresh = objective.refreshes();
     let responses =
         if refresh { read_responses(shards.responses(&*objective, &model, &loaded.parts, here, device))? } else { pass.responses };

@@ -1,6 +1,6 @@
 //! The training loop.
 
-use super::fit::Fit;
+use super::fit::{Fit, Passed};
 use super::guard::{Evidence, Verdict};
 use super::interval::{Interval, Sums};
 use super::learner::{Learner, is_good, retain};
@@ -10,7 +10,7 @@ use super::objective::{EpochEnd, Objective, Source};
 use super::optimizer::OptimizerConfig;
 use super::schedule::Schedule;
 use super::shards::{Position, Shards};
-use super::step::{Loaded, Place, update};
+use super::step::{Followed, Loaded, Place, update};
 use crate::random::Streams;
 use crate::run::checkpoint::{self, Checkpoint, State};
 use crate::run::{At, Body, Control, Event, EventSender, Level, Outcome, Phase, RunFolder, Scalars, Stopped, disk, until_checkpoint};
@@ -232,7 +232,11 @@ impl<'a, O: Objective> Training<'a, O> {
             plan.control.end();
             leave(plan, learner, checkpoint)
         };
-        let passes = || fit.passes(&*objective, learner.model()?, factor, &mut loaded, next, here, place, told);
+        let passes = || {
+            let (model, optimizer, objective) = (learner.model()?, &learner.optimizer, &*objective);
+            let follow = |gradients, norm, twice| Followed::new(objective, (model, optimizer), (gradients, norm), twice, rate, place);
+            fit.followed(objective, model, factor, &mut loaded, next, here, place, told, follow)
+        };
         let pass = plan.control.or_leave(passes, save)?;
         if objective.refreshes() {
             // A second pass is to come, and nothing is changed yet.
@@ -273,7 +277,10 @@ impl<'a, O: Objective> Training<'a, O> {
                 Ok(StepEnd::WentBack(back))
             }
             Verdict::GiveUp => {
-                let bad = pass.bad_tensors(self.learner.model()?)?;
+                // The optimiser may have the gradients, so they are made again.
+                let model = self.learner.model()?;
+                let again = Passed::over(&*self.objective, model, factor, &loaded.parts, None, here, place)?;
+                let bad = again.bad_tensors(model)?;
                 let (stage, step, epoch) = (plan.state.stage.as_str(), self.learner.step + 1, loaded.epoch);
                 let evidence = Evidence { stage, step, epoch, rate, loss: pass.loss, norm: pass.norm, bad: &bad };
                 evidence.write(plan.folder, &*self.objective.source(), &loaded.positions, &loaded.parts)?;

@@ -3,12 +3,12 @@
 use super::gpu::{Constants, Kernel, Launch, Operand};
 use super::reference::adamw::AdamWStep;
 
-/// Parameter, gradient, first and second moment, then the new parameter and moments; `[N]` each.
+/// Parameter, gradient, first and second moment, a factor `[1]`, then the new parameter and moments; `[N]` each.
 pub static ADAMW: Kernel = Kernel {
     name: "adamw",
     source: include_str!("../../shaders/adamw.wgsl"),
     entry: "adamw",
-    buffers: 7,
+    buffers: 8,
     results: 3,
     checks_itself: false,
     varies: true,
@@ -20,21 +20,24 @@ const LANES: usize = 256;
 pub const SAMPLE: u64 = 4 * LANES as u64;
 
 /// The shader's constants.
-pub fn constants(first: bool) -> Constants {
-    vec![("FIRST", u32::from(first))]
+pub fn constants(first: bool, computed: bool) -> Constants {
+    vec![("FIRST", u32::from(first)), ("COMPUTED", u32::from(computed))]
 }
 
-/// The new parameter and moments of `values` values from parameter and gradient and, but for the first step, moments; all f32.
+/// The new parameter and moments of `values` values from parameter and gradient and, but for the first step, moments; all f32. Gradients are
+/// multiplied by a computed factor, if there is one, beside that of the step.
 pub fn launch<P: Clone>(
     values: usize,
     step: &AdamWStep,
     sources: [Operand<P>; 2],
     moments: Option<[Operand<P>; 2]>,
+    computed: Option<Operand<P>>,
     results: [Operand<P>; 3],
 ) -> Launch<P> {
-    let constants = constants(moments.is_none());
-    // What stands in their place is not read.
-    let moments = moments.unwrap_or_else(|| [sources[1].clone(), sources[1].clone()]);
+    let constants = constants(moments.is_none(), computed.is_some());
+    // What stands in the place of those that are not there is not read.
+    let [first, second] = moments.unwrap_or_else(|| [sources[1].clone(), sources[1].clone()]);
+    let computed = computed.unwrap_or_else(|| sources[1].clone());
     let [correction1, correction2] = step.corrections();
     let scalars = [
         step.factor,
@@ -51,7 +54,7 @@ pub fn launch<P: Clone>(
     Launch {
         kernel: &ADAMW,
         constants,
-        operands: sources.into_iter().chain(moments).chain(results).collect(),
+        operands: sources.into_iter().chain([first, second, computed]).chain(results).collect(),
         samples: values.div_ceil(LANES),
         groups: 1,
         params: scalars.map(f32::to_bits).into(),

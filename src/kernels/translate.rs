@@ -61,7 +61,8 @@ pub fn variants() -> Vec<Variant> {
     }
     all.push(Variant { kernel: &layer_norm::SUMS, constants: Constants::new() });
     all.extend([false, true].map(|halves| Variant { kernel: &column_sums::COLUMN_SUMS, constants: column_sums::constants(halves) }));
-    all.extend([false, true].map(|first| Variant { kernel: &adamw::ADAMW, constants: adamw::constants(first) }));
+    let steps = [(false, false), (true, false), (false, true)];
+    all.extend(steps.map(|(first, computed)| Variant { kernel: &adamw::ADAMW, constants: adamw::constants(first, computed) }));
     all.extend([&squares::SQUARES, &squares::ADD, &dropout::DROPOUT].map(|kernel| Variant { kernel, constants: Constants::new() }));
     for way in [false, true].map(|halves| product::Way::Plain { halves }) {
         let variant = |(turned, tall, finish)| Variant { kernel: way.kernel(finish), constants: way.constants(turned, tall, finish) };

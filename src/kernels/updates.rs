@@ -37,7 +37,20 @@ pub trait Updates: Backend {
         stepped::<Self>(parameter, gradient, Some([first, second]), step)
     }
 
-    /// The same at the first step of a parameter, when its moments are zero.
+    /// The same with gradients multiplied also by a factor `[1]` that was computed.
+    #[fusion(meta = |parameter, _gradient, first, second, _computed, _step| (parameter.clone(), first.clone(), second.clone()))]
+    fn computed_adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        computed: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        Self::adamw(parameter, multiplied::<Self>(gradient, computed), first, second, step)
+    }
+
+    /// [`Updates::adamw`] at the first step of a parameter, when its moments are zero.
     #[fusion(meta = |parameter, gradient, _step| (parameter.clone(), gradient.clone(), gradient.clone()))]
     fn first_adamw(
         parameter: FloatTensor<Self>,
@@ -53,6 +66,12 @@ type Stepped<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
 
 fn sum_with_squares<B: Backend>(sum: FloatTensor<B>, x: FloatTensor<B>) -> FloatTensor<B> {
     B::float_add(sum, B::float_sum(B::float_powi_scalar(x, 2.into())))
+}
+
+/// Any shape by one value.
+fn multiplied<B: Backend>(x: FloatTensor<B>, factor: FloatTensor<B>) -> FloatTensor<B> {
+    let ones = Shape::from(vec![1; x.shape().num_dims()]);
+    B::float_mul(x, B::float_reshape(factor, ones))
 }
 
 /// In the order of burn's AdamW.
@@ -91,9 +110,10 @@ fn stepped_by_shader(
     parameter: &CubeTensor,
     gradient: &CubeTensor,
     moments: Option<[&CubeTensor; 2]>,
+    computed: Option<&CubeTensor>,
     step: &AdamWStep,
 ) -> Option<Stepped<CubeBackend>> {
-    let all: Vec<&CubeTensor> = [parameter, gradient].into_iter().chain(moments.into_iter().flatten()).collect();
+    let all: Vec<&CubeTensor> = [parameter, gradient].into_iter().chain(moments.into_iter().flatten()).chain(computed).collect();
     let queue = queue(&all)?;
     let shape = parameter.shape();
     let [parameter, gradient] = [parameter, gradient].map(|t| into_contiguous(t.clone()));
@@ -101,8 +121,10 @@ fn stepped_by_shader(
     let made = [(); 3].map(|()| allocate(&parameter, shape.clone(), DType::F32));
     let sources = operands([&parameter, &gradient], [kernel::SAMPLE; 2]);
     let moments = moments.as_ref().map(|both| operands(both.each_ref(), [kernel::SAMPLE; 2]));
+    let computed = computed.map(|factor| into_contiguous(factor.clone()));
+    let computed = computed.as_ref().map(|factor| operands([factor], [0]).into_iter().next().expect("one operand"));
     let results = operands(made.each_ref(), [kernel::SAMPLE; 3]);
-    queue.submit([kernel::launch(shape.num_elements(), step, sources, moments, results)]);
+    queue.submit([kernel::launch(shape.num_elements(), step, sources, moments, computed, results)]);
     Some(made.into())
 }
 
@@ -129,12 +151,24 @@ impl Updates for CubeBackend {
         second: CubeTensor,
         step: AdamWStep,
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
-        stepped_by_shader(&parameter, &gradient, Some([&first, &second]), &step)
+        stepped_by_shader(&parameter, &gradient, Some([&first, &second]), None, &step)
             .unwrap_or_else(|| stepped::<Self>(parameter, gradient, Some([first, second]), step))
     }
 
+    fn computed_adamw(
+        parameter: CubeTensor,
+        gradient: CubeTensor,
+        first: CubeTensor,
+        second: CubeTensor,
+        computed: CubeTensor,
+        step: AdamWStep,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        stepped_by_shader(&parameter, &gradient, Some([&first, &second]), Some(&computed), &step)
+            .unwrap_or_else(|| stepped::<Self>(parameter, multiplied::<Self>(gradient, computed), Some([first, second]), step))
+    }
+
     fn first_adamw(parameter: CubeTensor, gradient: CubeTensor, step: AdamWStep) -> (CubeTensor, CubeTensor, CubeTensor) {
-        stepped_by_shader(&parameter, &gradient, None, &step).unwrap_or_else(|| stepped::<Self>(parameter, gradient, None, step))
+        stepped_by_shader(&parameter, &gradient, None, None, &step).unwrap_or_else(|| stepped::<Self>(parameter, gradient, None, step))
     }
 }
 
@@ -152,6 +186,19 @@ impl<B: Updates, C: CheckpointStrategy> Updates for Autodiff<B, C> {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let [parameter, gradient, first, second] = [parameter, gradient, first, second].map(Self::inner);
         let (parameter, first, second) = B::adamw(parameter, gradient, first, second, step);
+        (Self::from_inner(parameter), Self::from_inner(first), Self::from_inner(second))
+    }
+
+    fn computed_adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        computed: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [parameter, gradient, first, second, computed] = [parameter, gradient, first, second, computed].map(Self::inner);
+        let (parameter, first, second) = B::computed_adamw(parameter, gradient, first, second, computed, step);
         (Self::from_inner(parameter), Self::from_inner(first), Self::from_inner(second))
     }
 
@@ -175,23 +222,28 @@ pub fn add_squares<const D: usize>(sum: Tensor<1>, x: Tensor<D>) -> Tensor<1> {
 }
 
 /// A step of AdamW: the new parameter and its first and second moment, from parameter, gradient and moments; without these at the first
-/// step.
+/// step. Gradients are multiplied by a computed factor `[1]`, if there is one, beside that of the step.
 ///
 /// # Panics
-/// With tensors of different shapes.
+/// With tensors of different shapes, or a factor that is not one value.
 pub fn adamw<const D: usize>(
     parameter: Tensor<D>,
     gradient: Tensor<D>,
     moments: Option<[Tensor<D>; 2]>,
+    computed: Option<Tensor<1>>,
     step: AdamWStep,
 ) -> [Tensor<D>; 3] {
     let shape = parameter.dims();
     let same = moments.iter().flatten().chain([&gradient]).all(|t| t.dims() == shape);
     assert!(same, "a gradient or moments of another size than the parameter");
+    assert!(computed.iter().all(|factor| factor.dims() == [1]), "a factor is one value");
     let [parameter, gradient] = [parameter, gradient].map(Tensor::into_dispatch);
-    let (parameter, first, second) = match moments.map(|both| both.map(Tensor::into_dispatch)) {
-        Some([first, second]) => <Dispatch as Updates>::adamw(parameter, gradient, first, second, step),
-        None => <Dispatch as Updates>::first_adamw(parameter, gradient, step),
+    let computed = computed.map(Tensor::into_dispatch);
+    let (parameter, first, second) = match (moments.map(|both| both.map(Tensor::into_dispatch)), computed) {
+        (Some([first, second]), None) => <Dispatch as Updates>::adamw(parameter, gradient, first, second, step),
+        (Some([first, second]), Some(factor)) => <Dispatch as Updates>::computed_adamw(parameter, gradient, first, second, factor, step),
+        (None, None) => <Dispatch as Updates>::first_adamw(parameter, gradient, step),
+        (None, Some(factor)) => <Dispatch as Updates>::first_adamw(parameter, multiplied::<Dispatch>(gradient, factor), step),
     };
     [parameter, first, second].map(Tensor::from_dispatch)
 }

@@ -35,7 +35,7 @@ pub fn adamw_golden(device: &Device) -> Result<Finding> {
         for time in 1..=steps {
             let these = (time - 1) * n..time * n;
             let gradient = floats(gradients[these.clone()].to_vec(), [n], device);
-            let [new, first, second] = adamw(parameter, gradient, moments, AdamWStep { time, ..step });
+            let [new, first, second] = adamw(parameter, gradient, moments, None, AdamWStep { time, ..step });
             for (ours, expected) in [&new, &first, &second].into_iter().zip(&expected) {
                 worst = worst.max(relative_error(&read_values(ours.clone())?, &expected[these.clone()]));
             }
@@ -55,9 +55,11 @@ pub fn adamw_twin(device: &Device) -> Result<Finding> {
     let values = learnt(VALUES);
     let [parameter, gradient, first, second] = values.each_ref().map(|v| floats(v.clone(), [VALUES], device));
     let mut worst = 0.0f64;
-    for (step, later) in [(AdamWStep { time: 1, ..STEP }, false), (STEP, true)] {
+    for (step, later, computed) in [(AdamWStep { time: 1, ..STEP }, false, None), (STEP, true, None), (STEP, true, Some(0.625))] {
         let moments = later.then(|| [first.clone(), second.clone()]);
-        let ours = adamw(parameter.clone(), gradient.clone(), moments, step);
+        let factor = computed.map(|factor| floats(vec![factor], [1], device));
+        let ours = adamw(parameter.clone(), gradient.clone(), moments, factor, step);
+        let step = AdamWStep { factor: step.factor * computed.unwrap_or(1.0), ..step };
         let moments = later.then(|| [values[2].as_slice(), values[3].as_slice()]);
         let exact = reference::adamw::adamw(&values[0], &values[1], moments, &step);
         for (ours, exact) in ours.into_iter().zip(&exact) {
@@ -65,7 +67,7 @@ pub fn adamw_twin(device: &Device) -> Result<Finding> {
         }
     }
     let rate = rate(device, 7 * 4 * VALUES, || {
-        let [made, ..] = adamw(parameter.clone(), gradient.clone(), Some([first.clone(), second.clone()]), STEP);
+        let [made, ..] = adamw(parameter.clone(), gradient.clone(), Some([first.clone(), second.clone()]), None, STEP);
         Ok(made)
     })?;
     Ok(Finding { bytes_per_second: Some(rate), ..Finding::new(worst, BOUND) })
@@ -99,7 +101,7 @@ pub fn repeats(device: &Device) -> Result<Finding> {
         let zero = floats(vec![0.0], [1], device);
         let mut all = read_values(add_squares(add_squares(zero, gradient.clone()), parameter.clone()))?;
         for moments in [None, Some([first.clone(), second.clone()])] {
-            for part in adamw(parameter.clone(), gradient.clone(), moments, STEP) {
+            for part in adamw(parameter.clone(), gradient.clone(), moments, None, STEP) {
                 all.extend(read_values(part)?);
             }
         }
