@@ -1,10 +1,10 @@
 // The sum of the squares of N values, added to a running sum: the length of gradients. Twin: src/kernels/reference/squares.rs.
 //
 // A workgroup sums a chunk, each lane its values in their order, four sums side by side; a second launch, of one workgroup, adds up the
-// chunks. Neighbouring lanes read neighbouring values, and sums have one order.
+// chunks. Neighbouring lanes read neighbouring values, and sums have one order. A single chunk takes one launch.
 
 struct Params {
-    // Where values and sums of chunks begin in their bindings, in bytes.
+    // Where values and sums of chunks, or running sums, begin in their bindings, in bytes.
     base: vec4<u32>,
     // Workgroups with work, and workgroups along x of the dispatch.
     groups: u32,
@@ -29,7 +29,7 @@ struct SumParams {
 @group(0) @binding(1) var<storage, read_write> source: array<f32>;
 @group(0) @binding(2) var<storage, read_write> sums: array<f32>;
 
-// add_squares: sums of chunks [G], the running sum [1], and the new one.
+// add_squares: sums of chunks [G], the running sum [1], and the new one; add_chunk the same with values [N] first.
 @group(0) @binding(1) var<storage, read_write> chunk_sums: array<f32>;
 @group(0) @binding(2) var<storage, read_write> running: array<f32>;
 @group(0) @binding(3) var<storage, read_write> result: array<f32>;
@@ -50,13 +50,8 @@ fn workgroup_sum(share: f32, lane: u32) -> f32 {
     return shares[0];
 }
 
-// Sums of the squares of chunks.
-@compute @workgroup_size(256)
-fn squares(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let group = workgroup.y * params.groups_x + workgroup.x;
-    if group >= params.groups {
-        return;
-    }
+// The sum of the squares of a chunk, for each lane.
+fn chunk_sum(group: u32, lane: u32) -> f32 {
     let first = params.base.x / 4u;
     let end = min((group + 1u) * params.chunk, arrayLength(&source) - first);
     var four = vec4<f32>();
@@ -71,9 +66,32 @@ fn squares(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocatio
         four.x += source[first + at] * source[first + at];
         at += LANES;
     }
-    let sum = workgroup_sum((four.x + four.y) + (four.z + four.w), lane);
+    return workgroup_sum((four.x + four.y) + (four.z + four.w), lane);
+}
+
+// Sums of the squares of chunks.
+@compute @workgroup_size(256)
+fn squares(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let group = workgroup.y * params.groups_x + workgroup.x;
+    if group >= params.groups {
+        return;
+    }
+    let sum = chunk_sum(group, lane);
     if lane == 0u {
         sums[params.base.y / 4u + group] = sum;
+    }
+}
+
+// result = running + the sum of the squares of one chunk.
+@compute @workgroup_size(256)
+fn add_chunk(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let group = workgroup.y * params.groups_x + workgroup.x;
+    if group >= params.groups {
+        return;
+    }
+    let sum = chunk_sum(group, lane);
+    if lane == 0u {
+        result[params.base.z / 4u] = running[params.base.y / 4u] + sum;
     }
 }
 

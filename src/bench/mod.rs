@@ -112,6 +112,8 @@ pub struct Case {
     pub threads: usize,
     /// As `--device` is typed.
     pub device: String,
+    /// As `--compiler` is typed; none: moue's choice.
+    pub compiler: Option<String>,
     /// Patches that pretraining hides of each face.
     pub hidden: usize,
     /// Whether PyTorch compiles its network.
@@ -219,6 +221,7 @@ pub enum Rival {
 pub struct Bench {
     settings: Settings,
     device: String,
+    compiler: Option<String>,
     threads: usize,
     effort: Effort,
     peer: Option<Peer>,
@@ -263,7 +266,13 @@ impl Bench {
         let compile = rival == Rival::Compiled;
         let classes = pack.protocol().classes.len();
         let faces = Faces { pack: path, pixels, candidates };
-        Ok(Self { settings, device, threads, effort, peer, compile, classes, faces, _folder: folder })
+        Ok(Self { settings, device, compiler: None, threads, effort, peer, compile, classes, faces, _folder: folder })
+    }
+
+    /// The same with burn's kernels compiled to a language, as for [`device::open_in`](crate::engine::device::open_in).
+    #[must_use]
+    pub fn in_language(self, compiler: Option<String>) -> Self {
+        Self { compiler, ..self }
     }
 
     fn case(&self, row: Row, part: Part) -> Case {
@@ -275,6 +284,7 @@ impl Bench {
             batch: row.batch(&self.settings),
             threads: self.threads,
             device: self.device.clone(),
+            compiler: self.compiler.clone(),
             hidden: self.settings.hidden_patches(),
             compile: self.compile,
             faces: self.faces.clone(),

@@ -128,7 +128,11 @@ struct Side {
 impl Side {
     fn open(case: &Case) -> Result<Self> {
         let choice: DeviceChoice = case.device.parse()?;
-        let mut open = device::open_for(choice, case.settings.run.kernels)?;
+        let kernels = case.settings.run.kernels;
+        let mut open = match &case.compiler {
+            Some(language) => device::open_in(choice, language, kernels)?,
+            None => device::open_for(choice, kernels)?,
+        };
         let precision = Precision::of(case.settings.run.precision, &open)?;
         open.description["precision"] = precision.name().into();
         let shards = Arc::new(Shards::new(if open.is_cpu { case.threads } else { 1 })?.in_precision(precision));

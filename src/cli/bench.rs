@@ -6,6 +6,7 @@ use crate::bench::profile::{Profile, Shares};
 use crate::bench::sweep::{self, Axis, Base, Course};
 use crate::bench::{Bench, Effort, Measured, Part, Rival, Row, ours};
 use crate::config::DeviceChoice;
+use crate::engine::adapters::LANGUAGES;
 use crate::run::write_atomic;
 use crate::usage;
 use anyhow::{Context, Result};
@@ -39,6 +40,9 @@ pub struct BenchArgs {
     /// auto, cpu, gpu, vulkan[:n], metal, dx12 or gl
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
+    /// Have burn's kernels compiled to spirv, msl or wgsl although moue would choose another language for this device (Vulkan, Metal)
+    #[arg(long, value_name = "LANGUAGE", value_parser = LANGUAGES)]
+    compiler: Option<String>,
     /// What to measure, of pretrain, finetune, predict, loader, hog (default: all)
     #[arg(long, value_name = "ROWS", value_delimiter = ',')]
     rows: Vec<String>,
@@ -68,7 +72,7 @@ pub struct BenchArgs {
     shaders: bool,
     /// Instead of rows against PyTorch: moue's time and memory while one setting takes these values, with the exponent of a power law; may be
     /// repeated (`--sweep vit.dim=48,96,192 --sweep finetune.batch=64,128,256`)
-    #[arg(long, value_name = "KEY=VALUES", conflicts_with_all = ["profile", "shaders", "compile", "no_peer"])]
+    #[arg(long, value_name = "KEY=VALUES", conflicts_with_all = ["profile", "shaders", "compile", "compiler", "no_peer"])]
     sweep: Vec<Axis>,
     /// Draw the sweeps as SVG files into this folder
     #[arg(long, value_name = "DIR", requires = "sweep")]
@@ -108,7 +112,7 @@ impl BenchArgs {
             let base = Base { resolved: &resolved, device: self.device.to_string(), threads, effort };
             return self.sweep(&base, &rows);
         }
-        let bench = Bench::start(settings, &rows, self.device.to_string(), threads, effort, rival)?;
+        let bench = Bench::start(settings, &rows, self.device.to_string(), threads, effort, rival)?.in_language(self.compiler.clone());
         let mut measured: Vec<Measured> = Vec::new();
         for &row in &rows {
             let next = bench.measure(row, Part::Whole)?;

@@ -1,9 +1,9 @@
 //! `moue selftest`: does this device compute what it should?
 
 use super::output::print;
-use crate::config::DeviceChoice;
-use crate::engine::adapters::{Api, Compiler};
-use crate::engine::device::{self, OpenDevice};
+use crate::config::{DeviceChoice, Kernels};
+use crate::engine::adapters::LANGUAGES;
+use crate::engine::device;
 use crate::selftest::{Finding, Row, run};
 use crate::usage;
 use anyhow::{Result, bail};
@@ -20,14 +20,14 @@ pub struct SelftestArgs {
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
     /// Have burn's kernels compiled to spirv, msl or wgsl although moue would choose another language for this device (Vulkan, Metal)
-    #[arg(long, value_name = "LANGUAGE", value_parser = ["spirv", "msl", "wgsl"])]
+    #[arg(long, value_name = "LANGUAGE", value_parser = LANGUAGES)]
     compiler: Option<String>,
 }
 
 impl SelftestArgs {
     pub fn run(self) -> Result<()> {
         let open = match &self.compiler {
-            Some(language) => open_with(self.device, language)?,
+            Some(language) => device::open_in(self.device, language, Kernels::Auto)?,
             None => device::open(self.device)?,
         };
         let text = |key: &str| open.description.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_string();
@@ -52,20 +52,6 @@ impl SelftestArgs {
             bail!("{failed} of {} checks failed on {}: results computed there cannot be trusted", rows.len(), open.name);
         }
         print(|w| Ok(writeln!(w, "\nall {} checks passed", rows.len())?))
-    }
-}
-
-/// Two checks under different compilers take two processes: a device has one.
-fn open_with(choice: DeviceChoice, language: &str) -> Result<OpenDevice> {
-    let compiler = match language {
-        "spirv" => Compiler::Spirv,
-        "msl" => Compiler::Msl,
-        _ => Compiler::Wgsl,
-    };
-    match choice {
-        DeviceChoice::Vulkan(None) => device::open_with(Api::Vulkan, compiler),
-        DeviceChoice::Metal => device::open_with(Api::Metal, compiler),
-        _ => usage!("--compiler needs --device vulkan or --device metal"),
     }
 }
 

@@ -48,6 +48,9 @@ pub enum Compiler {
     Wgsl,
 }
 
+/// A [`Compiler`] as it is typed.
+pub const LANGUAGES: [&str; 3] = ["spirv", "msl", "wgsl"];
+
 /// How a driver on which burn's own choice of compiler makes invalid kernels is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {

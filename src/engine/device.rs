@@ -97,12 +97,31 @@ pub fn open_for(choice: DeviceChoice, kernels: config::Kernels) -> Result<OpenDe
     }
 }
 
+/// Opens the adapter of `--device vulkan` or `--device metal` with burn's kernels compiled to the language that somebody asked for, of
+/// [`LANGUAGES`](super::adapters::LANGUAGES). See [`open_with`].
+pub fn open_in(choice: DeviceChoice, language: &str, kernels: config::Kernels) -> Result<OpenDevice> {
+    let compiler = match language {
+        "spirv" => Compiler::Spirv,
+        "msl" => Compiler::Msl,
+        _ => Compiler::Wgsl,
+    };
+    match choice {
+        DeviceChoice::Vulkan(None) => open_compiled(Api::Vulkan, compiler, kernels),
+        DeviceChoice::Metal => open_compiled(Api::Metal, compiler, kernels),
+        _ => usage!("--compiler needs --device vulkan or --device metal"),
+    }
+}
+
 /// Opens the best adapter of an API with a compiler of the caller's choice, for tests and comparisons of the two. Training must never come
 /// here: where [`AdapterInfo::compiler`] is WGSL because burn's SPIR-V is unsound, SPIR-V may return wrong matrix products or end the process.
 /// Our own shaders and burn's elementwise operations are right there even so.
 ///
 /// A process has one compiler for each adapter: a second one is an error.
 pub fn open_with(api: Api, compiler: Compiler) -> Result<OpenDevice> {
+    open_compiled(api, compiler, config::Kernels::Auto)
+}
+
+fn open_compiled(api: Api, compiler: Compiler, kernels: config::Kernels) -> Result<OpenDevice> {
     let adapters = adapters();
     let Some(index) = best(&adapters, |a| a.api == api && a.refused.is_none()) else {
         usage!("there is no {api} adapter");
@@ -112,7 +131,7 @@ pub fn open_with(api: Api, compiler: Compiler) -> Result<OpenDevice> {
     if compiler != adapter.unasked && (api, compiler) != (Api::Vulkan, Compiler::Wgsl) {
         usage!("burn does not compile to {compiler} on {} ({})", adapter.place(), adapter.name);
     }
-    open_adapter(&adapters, index, compiler, config::Kernels::Auto, "asked for".into())
+    open_adapter(&adapters, index, compiler, kernels, "asked for".into())
 }
 
 /// What `auto` takes, as a position in `adapters` or None for the CPU, and why. Discrete before integrated before virtual; then by API, then

@@ -3,10 +3,10 @@
 use super::guard;
 use super::objective::{Objective, Source};
 use super::optimizer::gradient_norm;
-use super::read_values;
 use super::shards::{Position, Shards};
 use super::step::{Loaded, Place};
 use crate::failure::{expect_panics, survive};
+use crate::kernels::reading::Reading;
 use anyhow::Result;
 use burn::optim::GradientsParams;
 use burn::prelude::*;
@@ -73,11 +73,12 @@ impl<G> Passed<G> {
         let count = firsts.len();
         let responses = pass.responses.into_iter().flatten().map(|response| response.flatten::<1>(0, 1));
         let values = Tensor::cat(firsts.into_iter().chain(responses).collect(), 0);
+        let reading = Reading::begin(values);
         let gradients = follow(pass.gradients, norm);
         if let Some(next) = next {
             next.upload_ahead(&*objective.source(), device);
         }
-        let mut values = read_values(values)?;
+        let mut values = reading.wait()?;
         let responses = values.split_off(count);
         let norm = values.get(1).map_or(0.0, |norm| f64::from(*norm) / f64::from(factor));
         Ok(Self { gradients, responses, loss: f64::from(values[0]), norm })
@@ -196,6 +197,7 @@ mod tests {
     use super::*;
     use crate::engine::guard::Raw;
     use crate::engine::objective::{EpochEnd, Pass, Shard};
+    use crate::engine::read_values;
     use crate::model::Noise;
     use crate::random::Streams;
     use anyhow::Context;

@@ -74,12 +74,44 @@ impl Queue {
     }
 }
 
+impl Queue {
+    /// Copies the values of a contiguous tensor to where the host can read them, and tells when that is under way; nothing where it cannot be.
+    pub fn copy_out(&self, x: &CubeTensor, tell: impl FnOnce(Option<Copied>) + Send + 'static) {
+        let (gpu, binding) = (self.gpu.clone(), x.handle.clone().binding());
+        let (stream, size) = (binding.stream, (x.meta.num_elements() * x.dtype.size()) as u64);
+        self.server.submit(move |server| {
+            let scope = ExecuteScope::launching(server, KernelId::new::<Copied>(), stream, std::iter::once(&binding), Vec::new());
+            let mut copied = None;
+            if !scope.skipped() {
+                scope.execute(|server| {
+                    let streams = server.write_streams();
+                    streams.execute_streams(vec![stream]);
+                    let BufferBinding { memory, offset_start, offset_end, stream, .. } = binding.clone();
+                    let resource = streams.stream(&stream).memory.managed_resource(memory, offset_start, offset_end)?;
+                    let place = Region { buffer: resource.resource().buffer.clone(), offset: resource.resource().offset };
+                    copied = survive(|| Ok(gpu.copy_out(&place, size))).ok();
+                    Ok(())
+                });
+            }
+            tell(copied);
+        });
+    }
+}
+
 /// What our shaders run on for tensors of a device; none where they cannot run.
 pub fn gpu_of(device: &burn::prelude::Device) -> Option<Arc<Gpu>> {
     match device.as_dispatch() {
         DispatchDevice::Cube(cubecl::Device::Wgpu(device)) => gpu::shared(device),
         _ => None,
     }
+}
+
+/// A copy of values that the host will be able to read.
+#[derive(Clone, Debug)]
+pub struct Copied {
+    pub buffer: wgpu::Buffer,
+    /// When that is done the copy is there.
+    pub submission: wgpu::SubmissionIndex,
 }
 
 /// Contiguous tensors as operands, with the bytes of each for a sample (0: shared).

@@ -12,6 +12,10 @@ pub static SQUARES: Kernel =
 pub static ADD: Kernel =
     Kernel { name: "squares", source: SOURCE, entry: "add_squares", buffers: 3, results: 1, checks_itself: false, varies: false };
 
+/// Values `[N]` of one chunk, the running sum `[1]`, the new one.
+pub static ADD_CHUNK: Kernel =
+    Kernel { name: "squares", source: SOURCE, entry: "add_chunk", buffers: 3, results: 1, checks_itself: false, varies: false };
+
 /// Chunks at most: enough to keep a large GPU busy.
 const MOST: usize = 1024;
 /// Values that are worth a chunk of their own.
@@ -53,6 +57,18 @@ pub fn add<P>(values: usize, operands: [Operand<P>; 3]) -> Launch<P> {
         samples: 1,
         groups: 1,
         params: vec![chunks(values) as u32],
+    }
+}
+
+/// The running sum and the squares of `values` values, which are one of [`chunks`].
+pub fn add_chunk<P>(values: usize, operands: [Operand<P>; 3]) -> Launch<P> {
+    Launch {
+        kernel: &ADD_CHUNK,
+        constants: Constants::new(),
+        operands: operands.into(),
+        samples: 1,
+        groups: 1,
+        params: vec![chunk(values) as u32],
     }
 }
 

@@ -63,7 +63,10 @@ pub fn variants() -> Vec<Variant> {
     all.extend([false, true].map(|halves| Variant { kernel: &column_sums::COLUMN_SUMS, constants: column_sums::constants(halves) }));
     let steps = [(false, false), (true, false), (false, true)];
     all.extend(steps.map(|(first, computed)| Variant { kernel: &adamw::ADAMW, constants: adamw::constants(first, computed) }));
-    all.extend([&squares::SQUARES, &squares::ADD, &dropout::DROPOUT].map(|kernel| Variant { kernel, constants: Constants::new() }));
+    all.extend(
+        [&squares::SQUARES, &squares::ADD, &squares::ADD_CHUNK, &dropout::DROPOUT]
+            .map(|kernel| Variant { kernel, constants: Constants::new() }),
+    );
     for way in [false, true].map(|halves| product::Way::Plain { halves }) {
         let variant = |(turned, tall, finish)| Variant { kernel: way.kernel(finish), constants: way.constants(turned, tall, finish) };
         all.extend(product::uses(way).into_iter().map(variant));
@@ -180,6 +183,7 @@ impl Demands {
             &softmax::GRADIENT,
             &squares::SQUARES,
             &squares::ADD,
+            &squares::ADD_CHUNK,
         ];
         kernels.into_iter().try_fold(Self::default(), |most, kernel| {
             let module = naga::front::wgsl::parse_str(kernel.source).map_err(|e| e.emit_to_string(kernel.source))?;

@@ -6,6 +6,7 @@
 //! that burn's optimiser does. Nothing here is differentiated.
 
 use super::queue::{Queue, allocate, operands};
+use super::reading::Outlet;
 use super::{adamw as kernel, squares};
 use burn::backend::autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy};
 use burn::backend::tensor::FloatTensor;
@@ -23,6 +24,13 @@ pub trait Updates: Backend {
     #[fusion(dtype = sum, shape = sum)]
     fn add_squares(sum: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
         sum_with_squares::<Self>(sum, x)
+    }
+
+    /// The same values, which are also copied to where the host can read them, if that can be had.
+    #[fusion(dtype = x, shape = x)]
+    fn copied_out(x: FloatTensor<Self>, outlet: Outlet) -> FloatTensor<Self> {
+        outlet.tell(None);
+        x
     }
 
     /// The new parameter and its first and second moment, from the old ones and the gradient, all of one shape.
@@ -129,12 +137,26 @@ fn stepped_by_shader(
 }
 
 impl Updates for CubeBackend {
+    fn copied_out(x: CubeTensor, outlet: Outlet) -> CubeTensor {
+        let x = into_contiguous(x);
+        match queue(&[&x]) {
+            Some(queue) => queue.copy_out(&x, move |copied| outlet.tell(copied)),
+            None => outlet.tell(None),
+        }
+        x
+    }
+
     fn add_squares(sum: CubeTensor, x: CubeTensor) -> CubeTensor {
         let Some(queue) = queue(&[&sum, &x]) else {
             return sum_with_squares::<Self>(sum, x);
         };
         let [sum, x] = [sum, x].map(into_contiguous);
         let values = x.shape().num_elements();
+        if squares::chunks(values) == 1 {
+            let made = allocate(&x, Shape::new([1]), DType::F32);
+            queue.submit([squares::add_chunk(values, operands([&x, &sum, &made], [0; 3]))]);
+            return made;
+        }
         let chunks = allocate(&x, Shape::new([squares::chunks(values)]), DType::F32);
         let made = allocate(&x, Shape::new([1]), DType::F32);
         queue.submit([
@@ -173,6 +195,10 @@ impl Updates for CubeBackend {
 }
 
 impl<B: Updates, C: CheckpointStrategy> Updates for Autodiff<B, C> {
+    fn copied_out(x: FloatTensor<Self>, outlet: Outlet) -> FloatTensor<Self> {
+        Self::from_inner(B::copied_out(Self::inner(x), outlet))
+    }
+
     fn add_squares(sum: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::from_inner(B::add_squares(Self::inner(sum), Self::inner(x)))
     }
