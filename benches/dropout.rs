@@ -18,12 +18,11 @@ fn main() {
     let mut bench = Bench::new(&format!("dropout: {QUERIES} queries, {HIDDEN} hidden"), 64);
     let (values, device) = (bench.batch * QUERIES * HIDDEN, bench.device().clone());
     let x = Tensor::<1>::random([values], Distribution::Normal(0.0, 1.0), &device);
-    let mut stream = Streams::new(0).at("bench", &[]);
-    let times = bench.time_tensor(|| dropout(x.clone(), Mask::draw(&mut stream, values, 0.1)));
+    let mask = Mask::draw(&mut Streams::new(0).at("bench", &[]), values, 0.1);
+    let times = bench.time_tensor(|| dropout(x.clone(), mask));
     let ours = bench.row("moue", 8 * values, times);
-    let mut stream = Streams::new(0).at("bench", &[]);
     let times = bench.time_tensor(|| {
-        let factors: Vec<f32> = Mask::draw(&mut stream, values, 0.1).factors(values).collect();
+        let factors: Vec<f32> = mask.factors(values).collect();
         x.clone() * Tensor::from_data(TensorData::new(factors, [values]), &device)
     });
     let theirs = bench.row("a mask from the CPU", 12 * values, times);

@@ -266,8 +266,26 @@ fn where_going_back_does_not_help_the_cause_is_kept() {
     assert!(ran.messages().iter().any(|t| t.contains(&format!("{:.3} of the learning rate", 0.3f64.powi(ROLLBACKS)))));
 }
 
+/// Where the optimiser does not wait for loss and norm: what it made of a bad step is dropped.
+fn a_gpu_takes_back_what_is_not_finite(device: &Device) {
+    let run = |fall: Fall| {
+        let root = tempfile::tempdir().unwrap();
+        let ran = Fall { device: device.clone(), ..fall }.train(root.path());
+        (root, ran)
+    };
+    let (_root, ran) = run(Fall { bad: Some(3), ..Fall::new(0.01, 0.0) });
+    assert!((ran.ended.as_ref().unwrap() - (1.0 - 16.0 * 0.01)).abs() < 1e-4, "{:?}", ran.ended);
+    assert_eq!(ran.messages().iter().filter(|t| t.contains("left out: loss NaN")).count(), 4, "{:?}", ran.messages());
+    let (_root, ran) = run(Fall::new(0.1, 0.15));
+    let (weight, on_the_cpu) = (*ran.ended.as_ref().unwrap(), fall(0.1, 0.15).1.ended.unwrap());
+    assert!((weight - on_the_cpu).abs() < 1e-4, "{weight} {on_the_cpu}");
+    let (_root, ran) = run(Fall::new(1e6, 0.0));
+    let error = format!("{:#}", ran.ended.as_ref().unwrap_err());
+    assert!(error.contains("diverged") && error.contains("gradient of weight"), "{error}");
+}
+
 #[test]
-fn a_lost_device_ends_the_run_and_leaves_it_whole() {
+fn a_gpu_goes_back_and_a_lost_one_ends_the_run_and_leaves_it_whole() {
     if !adapters().iter().any(|a| a.api == Api::Vulkan) {
         assert!(std::env::var_os("MOUE_NEEDS_VULKAN").is_none(), "MOUE_NEEDS_VULKAN is set and no Vulkan adapter is there");
         eprintln!("SKIPPED: no Vulkan adapter; tests/vulkan-driver.sh installs one");
@@ -277,6 +295,8 @@ fn a_lost_device_ends_the_run_and_leaves_it_whole() {
     let open = device::open(DeviceChoice::Vulkan(None)).unwrap();
     SETUP.set(open.setup.clone().unwrap()).map_err(drop).unwrap();
     assert!(!open.is_lost());
+    // Here, because the device of a process is lost for all of its tests.
+    a_gpu_takes_back_what_is_not_finite(&open.device);
     let root = tempfile::tempdir().unwrap();
     let lose = |epoch| {
         if epoch == 3 {

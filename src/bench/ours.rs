@@ -14,7 +14,7 @@ use crate::engine::optimizer::Optimizer;
 use crate::engine::precision::{LossScale, Precision};
 use crate::engine::read_values;
 use crate::engine::shards::{Position, Shards};
-use crate::engine::step::{Loaded, Place, Stepped, step};
+use crate::engine::step::{Loaded, Network, Place, Stepped, step};
 use crate::engine::train::AHEAD;
 use crate::finetune::Finetune;
 use crate::kernels::gpu::Gpu;
@@ -214,30 +214,30 @@ impl Side {
         let optimizer = Optimizer::new(&model, &training.optimizer(s));
         let mut optimizer = optimizer.in_precision(self.shards.precision(), LossScale::default());
         let (shards, device, part, is_cpu) = (self.shards.clone(), self.device.clone(), case.part, self.open.is_cpu);
-        let (mut slot, mut count) = (Some(model), 0);
+        let (mut slot, mut count) = (Some(Network::from(model)), 0);
         let work = repeated(case.batch, move || {
             let here = Position { streams: Streams::new(0), stage: training.kind(), step: count };
             let loaded = &batches[count as usize % BATCHES];
             count += 1;
             let next = (!is_cpu).then(|| &batches[count as usize % BATCHES]);
-            let model = slot.take().context("the model is inside a step")?;
-            let (model, pending) = match part {
+            let network = slot.take().context("the model is inside a step")?;
+            let (network, pending) = match part {
                 Part::Forward => {
-                    let loss = forward(&objective, &model, loaded, here, &shards, &device);
-                    (model, Some(loss))
+                    let loss = forward(&objective, &network.model, loaded, here, &shards, &device);
+                    (network, Some(loss))
                 }
                 Part::Gradients => {
-                    let pass = shards.gradients(&objective, &model, &loaded.parts, here, optimizer.loss_factor(), &device)?;
-                    (model, Some(pass.loss))
+                    let pass = shards.gradients(&objective, &network.model, &loaded.parts, here, optimizer.loss_factor(), &device)?;
+                    (network, Some(pass.loss))
                 }
                 _ => {
                     let place = Place { shards: &shards, device: &device };
-                    let Stepped { model, .. } = step(&mut objective, model, &mut optimizer, loaded, next, regime.lr, here, place)?;
+                    let Stepped { network, .. } = step(&mut objective, network, &mut optimizer, loaded, next, regime.lr, here, place)?;
                     // Every step has waited for its loss.
-                    (model, None)
+                    (network, None)
                 }
             };
-            slot = Some(model);
+            slot = Some(network);
             Ok(pending)
         })?;
         Ok((work, parameters))

@@ -14,7 +14,7 @@ use crate::engine::optimizer::Optimizer;
 use crate::engine::precision::LossScale;
 use crate::engine::read_values;
 use crate::engine::shards::{Position, Shards};
-use crate::engine::step::{Loaded, Place, Stepped, step};
+use crate::engine::step::{Loaded, Network, Place, Stepped, step};
 use crate::failure;
 use crate::finetune::Finetune;
 use crate::labels::Candidates;
@@ -241,11 +241,11 @@ impl<'a> Bench<'a> {
         let most = planned.min(room).min(objective.source().faces()).max(1);
         let mut optimizer =
             Optimizer::new(&model, &training.optimizer(self.settings)).in_precision(self.shards.precision(), LossScale::default());
-        let (mut slot, mut count) = (Some(model), 0);
+        let (mut slot, mut count) = (Some(Network::from(model)), 0);
         let mut turn = |faces: usize| -> Result<Pace> {
-            let model = slot.take().context("the model is inside a step")?;
-            let (model, pace) = self.step(&mut objective, model, &mut optimizer, training, faces, count)?;
-            (slot, count) = (Some(model), count + 1);
+            let network = slot.take().context("the model is inside a step")?;
+            let (network, pace) = self.step(&mut objective, network, &mut optimizer, training, faces, count)?;
+            (slot, count) = (Some(network), count + 1);
             Ok(pace)
         };
         let growth = if self.is_cpu { 2 } else { 8 };
@@ -272,12 +272,12 @@ impl<'a> Bench<'a> {
     fn step<O: Objective>(
         &self,
         objective: &mut O,
-        model: O::Model,
+        network: Network<O::Model>,
         optimizer: &mut Optimizer,
         training: Training,
         faces: usize,
         count: u64,
-    ) -> Result<(O::Model, Pace)> {
+    ) -> Result<(Network<O::Model>, Pace)> {
         let (source, n) = (objective.source(), faces as f64);
         // Late enough that confidences are revised.
         let epoch = if training == Training::Pretrain { 0 } else { self.settings.revise.start_epoch as u64 };
@@ -288,7 +288,7 @@ impl<'a> Bench<'a> {
         // Alone, the passes tell what the update takes. A GPU works behind our back, and does an update of any network in no time.
         let passes = if self.is_cpu {
             let began = Instant::now();
-            let pass = self.shards.gradients(&*objective, &model, &loaded.parts, here, optimizer.loss_factor(), &self.device)?;
+            let pass = self.shards.gradients(&*objective, &network.model, &loaded.parts, here, optimizer.loss_factor(), &self.device)?;
             read_values(pass.loss)?;
             Some(began.elapsed().as_secs_f64())
         } else {
@@ -297,10 +297,10 @@ impl<'a> Bench<'a> {
         let began = Instant::now();
         let place = Place { shards: &self.shards, device: &self.device };
         let rate = Regime::of(training, self.settings).min_lr;
-        let Stepped { model, .. } = step(objective, model, optimizer, &loaded, None, rate, here, place)?;
+        let Stepped { network, .. } = step(objective, network, optimizer, &loaded, None, rate, here, place)?;
         let whole = began.elapsed().as_secs_f64();
         let face = passes.unwrap_or(whole).min(whole) / n;
-        Ok((model, Pace { prepare, face, update: whole - n * face, at_once: faces }))
+        Ok((network, Pace { prepare, face, update: whole - n * face, at_once: faces }))
     }
 }
 

@@ -37,7 +37,7 @@ impl Passed {
         here: Position,
         place: Place,
     ) -> Result<Self> {
-        Self::followed(objective, model, factor, parts, next, here, place, |gradients, _| gradients)
+        Self::followed(objective, (model, None), factor, parts, next, here, place, |gradients, _| gradients)
     }
 
     /// See [`guard::bad_tensors`].
@@ -50,15 +50,15 @@ impl Passed {
 }
 
 impl<G> Passed<G> {
-    /// [`Passed::over`] a batch, where `follow` makes something of the gradients and their length `[1]` (with the factor; none where
-    /// there are no gradients) while the device is still at work.
+    /// [`Passed::over`] a batch, by a model and its leaves if these are there, where `follow` makes something of the gradients and their
+    /// length `[1]` (with the factor; none where there are no gradients) while the device is still at work.
     ///
     /// # Errors
     /// As there.
     #[expect(clippy::too_many_arguments)]
     pub fn followed<O: Objective>(
         objective: &O,
-        model: &O::Model,
+        (model, leaves): (&O::Model, Option<&O::Model>),
         factor: f32,
         parts: &[<O::Source as Source>::Batch],
         next: Option<&Loaded<<O::Source as Source>::Batch>>,
@@ -66,7 +66,7 @@ impl<G> Passed<G> {
         Place { shards, device }: Place,
         follow: impl FnOnce(GradientsParams, Option<Tensor<1>>) -> G,
     ) -> Result<Self> {
-        let pass = shards.gradients(objective, model, parts, here, factor, device)?;
+        let pass = shards.gradients_from(objective, model, leaves, parts, here, factor, device)?;
         let norm = gradient_norm(model, &pass.gradients);
         // All that is to be read at once: each reading waits for everything that was asked of the device before.
         let firsts: Vec<Tensor<1>> = std::iter::once(pass.loss).chain(norm.clone()).collect();
@@ -123,10 +123,10 @@ impl Fit {
         place: Place,
         tell: impl FnMut(String),
     ) -> Result<Passed> {
-        self.followed(objective, model, factor, loaded, next, here, place, tell, |gradients, _, _| gradients)
+        self.followed(objective, (model, None), factor, loaded, next, here, place, tell, |gradients, _, _| gradients)
     }
 
-    /// The same with what [`Passed::followed`] makes of gradients, which is also told whether there is memory for network and optimiser
+    /// The same as [`Passed::followed`], where what follows is also told whether there is memory for network and optimiser
     /// beside what they were before.
     ///
     /// # Errors
@@ -135,7 +135,7 @@ impl Fit {
     pub fn followed<O: Objective, G>(
         &self,
         objective: &O,
-        model: &O::Model,
+        networks: (&O::Model, Option<&O::Model>),
         factor: f32,
         loaded: &mut Loaded<<O::Source as Source>::Batch>,
         mut next: Option<&Loaded<<O::Source as Source>::Batch>>,
@@ -152,7 +152,7 @@ impl Fit {
         loop {
             let twice = self.twice.load(Ordering::Relaxed);
             let follow = |gradients, norm| follow(gradients, norm, twice);
-            let error = match survive(|| Passed::followed(objective, model, factor, &loaded.parts, next, here, place, follow)) {
+            let error = match survive(|| Passed::followed(objective, networks, factor, &loaded.parts, next, here, place, follow)) {
                 Ok(pass) => return Ok(pass),
                 Err(error) => error,
             };
@@ -313,6 +313,27 @@ mod tests {
         let place = Place { shards: &shards, device: &device };
         let pass = fit.passes(&room, &model, 1.0, &mut loaded, Some(&next), here, place, |text| panic!("{text}")).unwrap();
         assert!(pass.is_finite() && loaded.parts.len() == 2 && fit.parts(&shards) == 2);
+    }
+
+    #[test]
+    fn without_memory_the_network_is_not_there_twice() {
+        let device = Device::flex().autodiff();
+        let model = LinearConfig::new(1, 1).init(&device);
+        let (shards, fit) = (Shards::new(2).unwrap(), Fit::new(1));
+        let room = Room { faces: 12, says: "" };
+        let place = Place { shards: &shards, device: &device };
+        for step in 0..2 {
+            let mut loaded = Loaded::prepare(&*room.source(), 0, &(0..12).collect::<Vec<_>>(), 2).unwrap();
+            let here = Position { streams: Streams::new(0), stage: "test", step };
+            let told = |text| panic!("{text}");
+            let follow = |gradients, norm: Option<Tensor<1>>, twice: bool| {
+                assert!(!twice, "out of memory");
+                (gradients, norm.map(|norm| read_values(norm).unwrap()))
+            };
+            let pass = fit.followed(&room, (&model, None), 1.0, &mut loaded, None, here, place, told, follow).unwrap();
+            assert!(pass.is_finite() && loaded.parts.len() == 2);
+            assert!((f64::from(pass.gradients.1.unwrap()[0]) - pass.norm).abs() < 1e-3 * pass.norm);
+        }
     }
 
     /// Batches are prepared ahead, so some are as large as they were before the first one did not fit.

@@ -6,6 +6,7 @@ use super::interval::{Interval, Sums};
 use super::optimizer::Optimizer;
 use super::parameters::{load_model, model_bytes, named};
 use super::precision::LossScale;
+use super::step::Network;
 use super::train::Plan;
 use crate::run::checkpoint::{self, Checkpoint, MODEL, State};
 use crate::run::{At, Body, Phase, disk};
@@ -27,7 +28,7 @@ struct Progress {
 
 pub(super) struct Learner<M> {
     /// None while the optimiser has it.
-    model: Option<M>,
+    network: Option<Network<M>>,
     pub optimizer: Optimizer,
     pub interval: Interval,
     pub guard: Guard,
@@ -44,7 +45,7 @@ impl<M: Module + Clone> Learner<M> {
         let model = named(model);
         let optimizer = optimizer(&model, plan, LossScale::default());
         let (interval, guard) = (Interval::new(Sums::default()), Guard::default());
-        Self { model: Some(model), optimizer, interval, guard, step: 0, epoch_open: false, per_epoch }
+        Self { network: Some(model.into()), optimizer, interval, guard, step: 0, epoch_open: false, per_epoch }
     }
 
     /// Where a checkpoint was written. The objective's state in it is the objective's affair.
@@ -55,7 +56,7 @@ impl<M: Module + Clone> Learner<M> {
         // Groups hold parameter ids, and the saved parameters brought their own.
         let optimizer = optimizer(&model, plan, scale.unwrap_or_default());
         self.optimizer = optimizer.restore(saved.blob(OPTIMIZER)?.to_vec()).map_err(anyhow::Error::msg)?;
-        self.model = Some(model);
+        self.network = Some(model.into());
         let Progress { interval, guard } = progress(saved)?;
         (self.interval, self.guard) = (Interval::new(interval), guard);
         (self.step, self.epoch_open) = (saved.state.step, saved.state.epoch_open);
@@ -63,16 +64,22 @@ impl<M: Module + Clone> Learner<M> {
     }
 
     pub fn model(&self) -> Result<&M> {
-        self.model.as_ref().context("the optimiser has the model")
+        Ok(self.networks()?.0)
     }
 
-    /// Takes the model out, for [`Learner::put_model`] to bring another.
+    /// The model, and its leaves if these are there.
+    pub fn networks(&self) -> Result<(&M, Option<&M>)> {
+        let network = self.network.as_ref().context("the optimiser has the model")?;
+        Ok((&network.model, network.leaves.as_ref()))
+    }
+
+    /// Takes the model out, for [`Learner::put_network`] to bring another.
     pub fn take_model(&mut self) -> Result<M> {
-        self.model.take().context("the optimiser has the model")
+        Ok(self.network.take().context("the optimiser has the model")?.model)
     }
 
-    pub fn put_model(&mut self, model: M) {
-        self.model = Some(model);
+    pub fn put_network(&mut self, network: Network<M>) {
+        self.network = Some(network);
     }
 
     pub fn at(&self, plan: &Plan) -> At {

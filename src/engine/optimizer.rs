@@ -341,6 +341,32 @@ mod tests {
     }
 
     #[test]
+    fn a_step_by_a_norm_that_nobody_has_read_is_the_same() {
+        let model = LinearConfig::new(5, 3).init(&device());
+        for clip in [0.0, 0.3] {
+            let fresh = || Optimizer::new(&model, &OptimizerConfig { clip, ..CONFIG }).in_precision(Precision::Mixed, LossScale::default());
+            let (mut by_value, mut by_tensor) = (fresh(), fresh());
+            let (mut ours, mut expected) = (model.clone(), model.clone());
+            for step in 0..3 {
+                let scaled = || {
+                    let mut larger = Scale { gradients: gradients(&model, step), factor: by_value.loss_factor() };
+                    model.visit(&mut larger);
+                    larger.gradients
+                };
+                let norm = gradient_norm(&model, &scaled()).unwrap();
+                let read = f64::from(read_values(norm.clone()).unwrap()[0]) / f64::from(by_value.loss_factor());
+                assert!(clip == 0.0 || read > clip);
+                let (to_ours, to_expected) = (scaled(), scaled());
+                ours = by_tensor.step_by(ours, to_ours, norm, 0.01);
+                expected = by_value.step(expected, to_expected, read, 0.01);
+                let close = |(a, b): (&u32, &u32)| (f32::from_bits(*a) - f32::from_bits(*b)).abs() < 1e-6;
+                assert!(all(&ours).iter().zip(&all(&expected)).all(close), "clip {clip}, step {step}");
+                assert_ne!(all(&ours), all(&model));
+            }
+        }
+    }
+
+    #[test]
     fn the_norm_is_the_root_of_sums_in_order() {
         let model = LinearConfig::new(5, 3).init(&device());
         let gradients = gradients(&model, 3);

@@ -114,10 +114,15 @@ impl Shards {
         results
     }
 
+    /// The leaves of passes over a model on one thread, where these are not the model itself.
+    pub fn leaves<M: Module + Clone>(&self, model: &M) -> Option<M> {
+        (self.pools.is_empty() && self.precision == Precision::Mixed).then(|| self.precision.leaves(model.clone()))
+    }
+
     /// Forward and backward over all parts of a step; gradients come out multiplied by `scale`.
     ///
     /// # Errors
-    /// [`Stopped`](crate::run::Stopped) where that is asked for while parts are left that nobody has begun.
+    /// As [`Shards::gradients_from`].
     pub fn gradients<O: Objective>(
         &self,
         objective: &O,
@@ -127,11 +132,33 @@ impl Shards {
         scale: f32,
         device: &Device,
     ) -> Result<StepGradients> {
+        self.gradients_from(objective, model, None, parts, position, scale, device)
+    }
+
+    /// The same from [`Shards::leaves`] that were made beforehand.
+    ///
+    /// # Errors
+    /// [`Stopped`](crate::run::Stopped) where that is asked for while parts are left that nobody has begun.
+    #[expect(clippy::too_many_arguments)]
+    pub fn gradients_from<O: Objective>(
+        &self,
+        objective: &O,
+        model: &O::Model,
+        leaves: Option<&O::Model>,
+        parts: &[<O::Source as Source>::Batch],
+        position: Position,
+        scale: f32,
+        device: &Device,
+    ) -> Result<StepGradients> {
         let total: f64 = parts.iter().map(|b| objective.weight(b)).sum();
         // Threads must not share graph nodes: each part differentiates its own leaves over the same memory.
         let own = !self.pools.is_empty() || self.precision == Precision::Mixed;
         let pass = |i: usize, batch: &<O::Source as Source>::Batch| {
-            let model = if own { self.precision.leaves(model.clone()) } else { model.clone() };
+            let model = match leaves {
+                Some(leaves) => leaves.clone(),
+                None if own => self.precision.leaves(model.clone()),
+                None => model.clone(),
+            };
             let mut noise = position.noise(i);
             let shard = Shard { share: objective.weight(batch) / total.max(f64::MIN_POSITIVE), first: i == 0 };
             let Pass { loss, response } = objective.forward(&model, batch, shard, &mut noise, device);

@@ -69,8 +69,20 @@ impl Place<'_> {
 pub enum Followed<M> {
     /// Nothing yet.
     Gradients(GradientsParams),
-    /// The network and the optimiser after the step, which counts if loss and norm turn out to be finite.
-    Step(Box<(M, Optimizer)>),
+    /// The step, which counts if loss and norm turn out to be finite, and the optimiser after it.
+    Step(Box<(Network<M>, Optimizer)>),
+}
+
+/// A network, and what the next pass takes of it ([`Shards::leaves`]) if it was made ahead.
+pub struct Network<M> {
+    pub model: M,
+    pub leaves: Option<M>,
+}
+
+impl<M> From<M> for Network<M> {
+    fn from(model: M) -> Self {
+        Self { model, leaves: None }
+    }
 }
 
 impl<M: Module + Clone> Followed<M> {
@@ -88,7 +100,8 @@ impl<M: Module + Clone> Followed<M> {
             Some(norm) => {
                 let mut optimizer = optimizer.clone();
                 let model = optimizer.step_by(model.clone(), gradients, norm, rate);
-                Self::Step(Box::new((model, optimizer)))
+                let leaves = place.shards.leaves(&model);
+                Self::Step(Box::new((Network { model, leaves }, optimizer)))
             }
             None => Self::Gradients(gradients),
         }
@@ -97,7 +110,7 @@ impl<M: Module + Clone> Followed<M> {
 
 /// What an optimiser step leaves beside the model.
 pub struct Stepped<M> {
-    pub model: M,
+    pub network: Network<M>,
     pub loss: f64,
     /// Of the gradient, before clipping.
     pub norm: f64,
@@ -111,7 +124,7 @@ pub struct Stepped<M> {
 #[expect(clippy::too_many_arguments)]
 pub fn step<O: Objective>(
     objective: &mut O,
-    model: O::Model,
+    network: Network<O::Model>,
     optimizer: &mut Optimizer,
     loaded: &Loaded<<O::Source as Source>::Batch>,
     next: Option<&Loaded<<O::Source as Source>::Batch>>,
@@ -119,16 +132,17 @@ pub fn step<O: Objective>(
     here: Position,
     place: Place,
 ) -> Result<Stepped<O::Model>> {
-    let follow = |gradients, norm| Followed::new(&*objective, (&model, &*optimizer), (gradients, norm), true, rate, place);
-    let pass = Passed::followed(&*objective, &model, optimizer.loss_factor(), &loaded.parts, next, here, place, follow)?;
+    let (networks, factor) = ((&network.model, network.leaves.as_ref()), optimizer.loss_factor());
+    let follow = |gradients, norm| Followed::new(&*objective, (networks.0, &*optimizer), (gradients, norm), true, rate, place);
+    let pass = Passed::followed(&*objective, networks, factor, &loaded.parts, next, here, place, follow)?;
     let (loss, norm) = (pass.loss, pass.norm);
     if !pass.is_finite() {
         if optimizer.overflowed() {
-            return Ok(Stepped { model, loss, norm });
+            return Ok(Stepped { network, loss, norm });
         }
         bail!("not finite: loss {loss}, gradient norm {norm}");
     }
-    Ok(Stepped { model: update(objective, model, optimizer, loaded, pass, rate, here, place)?, loss, norm })
+    Ok(Stepped { network: update(objective, network.model, optimizer, loaded, pass, rate, here, place)?, loss, norm })
 }
 
 /// The second half of [`step`].
@@ -142,9 +156,9 @@ pub(super) fn update<O: Objective>(
     rate: f64,
     here: Position,
     Place { shards, device }: Place,
-) -> Result<O::Model> {
-    let model = match pass.gradients {
-        Followed::Gradients(gradients) => optimizer.step(model, gradients, pass.norm, rate),
+) -> Result<Network<O::Model>> {
+    let network = match pass.gradients {
+        Followed::Gradients(gradients) => optimizer.step(model, gradients, pass.norm, rate).into(),
         Followed::Step(step) => {
             *optimizer = step.1;
             step.0
@@ -152,11 +166,11 @@ pub(super) fn update<O: Objective>(
     };
     let refresh = objective.refreshes();
     let responses =
-        if refresh { read_responses(shards.responses(&*objective, &model, &loaded.parts, here, device))? } else { pass.responses };
+        if refresh { read_responses(shards.responses(&*objective, &network.model, &loaded.parts, here, device))? } else { pass.responses };
     if !responses.is_empty() {
         objective.after_step(loaded.epoch, &loaded.positions, &responses);
     }
-    Ok(model)
+    Ok(network)
 }
 
 fn read_responses(responses: Vec<Option<Tensor<2>>>) -> Result<Vec<f32>> {

@@ -233,9 +233,9 @@ impl<'a, O: Objective> Training<'a, O> {
             leave(plan, learner, checkpoint)
         };
         let passes = || {
-            let (model, optimizer, objective) = (learner.model()?, &learner.optimizer, &*objective);
-            let follow = |gradients, norm, twice| Followed::new(objective, (model, optimizer), (gradients, norm), twice, rate, place);
-            fit.followed(objective, model, factor, &mut loaded, next, here, place, told, follow)
+            let (networks, optimizer, objective) = (learner.networks()?, &learner.optimizer, &*objective);
+            let follow = |gradients, norm, twice| Followed::new(objective, (networks.0, optimizer), (gradients, norm), twice, rate, place);
+            fit.followed(objective, networks, factor, &mut loaded, next, here, place, told, follow)
         };
         let pass = plan.control.or_leave(passes, save)?;
         if objective.refreshes() {
@@ -244,8 +244,8 @@ impl<'a, O: Objective> Training<'a, O> {
         }
         if pass.is_finite() {
             let (loss, norm) = (pass.loss, pass.norm);
-            let model = update(objective, learner.take_model()?, &mut learner.optimizer, &loaded, pass, rate, here, place)?;
-            learner.put_model(model);
+            let network = update(objective, learner.take_model()?, &mut learner.optimizer, &loaded, pass, rate, here, place)?;
+            learner.put_network(network);
             learner.step += 1;
             learner.guard.good();
             learner.interval.add(loss, norm, loaded.positions.len());
