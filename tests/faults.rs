@@ -281,7 +281,8 @@ fn a_gpu_takes_back_what_is_not_finite(device: &Device) {
     assert!((weight - on_the_cpu).abs() < 1e-4, "{weight} {on_the_cpu}");
     let (_root, ran) = run(Fall::new(1e6, 0.0));
     let error = format!("{:#}", ran.ended.as_ref().unwrap_err());
-    assert!(error.contains("diverged") && error.contains("gradient of weight"), "{error}");
+    // Of the root of a negative number some GPUs make a finite slope.
+    assert!(error.contains("diverged") && error.contains("first bad tensor"), "{error}");
 }
 
 #[test]

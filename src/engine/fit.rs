@@ -10,7 +10,7 @@ use crate::kernels::reading::Reading;
 use anyhow::Result;
 use burn::optim::GradientsParams;
 use burn::prelude::*;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Forward and backward over a batch, and what the device says of them. It is waited for: whether a step is taken depends on that.
 pub struct Passed<G = GradientsParams> {
@@ -37,7 +37,7 @@ impl Passed {
         here: Position,
         place: Place,
     ) -> Result<Self> {
-        Self::followed(objective, (model, None), factor, parts, next, here, place, |gradients, _| gradients)
+        Self::followed(objective, (model, None), factor, parts, next, here, place, |gradients, _| Ok(gradients))
     }
 
     /// See [`guard::bad_tensors`].
@@ -54,7 +54,7 @@ impl<G> Passed<G> {
     /// length `[1]` (with the factor; none where there are no gradients) while the device is still at work.
     ///
     /// # Errors
-    /// As there.
+    /// As there, and those of what follows.
     #[expect(clippy::too_many_arguments)]
     pub fn followed<O: Objective>(
         objective: &O,
@@ -64,7 +64,7 @@ impl<G> Passed<G> {
         next: Option<&Loaded<<O::Source as Source>::Batch>>,
         here: Position,
         Place { shards, device }: Place,
-        follow: impl FnOnce(GradientsParams, Option<Tensor<1>>) -> G,
+        follow: impl FnOnce(GradientsParams, Option<Tensor<1>>) -> Result<G>,
     ) -> Result<Self> {
         let pass = shards.gradients_from(objective, model, leaves, parts, here, factor, device)?;
         let norm = gradient_norm(model, &pass.gradients);
@@ -74,7 +74,7 @@ impl<G> Passed<G> {
         let responses = pass.responses.into_iter().flatten().map(|response| response.flatten::<1>(0, 1));
         let values = Tensor::cat(firsts.into_iter().chain(responses).collect(), 0);
         let reading = Reading::begin(values);
-        let gradients = follow(pass.gradients, norm);
+        let gradients = follow(pass.gradients, norm)?;
         if let Some(next) = next {
             next.upload_ahead(&*objective.source(), device);
         }
@@ -89,17 +89,30 @@ impl<G> Passed<G> {
     }
 }
 
+/// Whether a device has memory for the network and the optimiser's state beside what they were before a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spare {
+    None,
+    /// Nobody knows yet.
+    Untried,
+    Enough,
+}
+
 /// What fits into the device's memory.
 pub struct Fit {
     /// Parts of a batch in turn, beside those of the shards.
     accumulate: AtomicUsize,
-    /// Whether there is room for the network and the optimiser's state twice.
-    twice: AtomicBool,
+    /// Passes that went well with [`Spare`] memory for what followed; [`NONE`].
+    tried: AtomicUsize,
 }
+
+/// Passes after which there is [`Spare::Enough`]: the first step makes moments, the second has old ones and new ones.
+const TRIALS: usize = 2;
+const NONE: usize = usize::MAX;
 
 impl Fit {
     pub fn new(accumulate: usize) -> Self {
-        Self { accumulate: AtomicUsize::new(accumulate.max(1)), twice: AtomicBool::new(true) }
+        Self { accumulate: AtomicUsize::new(accumulate.max(1)), tried: AtomicUsize::new(0) }
     }
 
     /// Parts of a batch.
@@ -123,11 +136,10 @@ impl Fit {
         place: Place,
         tell: impl FnMut(String),
     ) -> Result<Passed> {
-        self.followed(objective, (model, None), factor, loaded, next, here, place, tell, |gradients, _, _| gradients)
+        self.followed(objective, (model, None), factor, loaded, next, here, place, tell, |gradients, _, _| Ok(gradients))
     }
 
-    /// The same as [`Passed::followed`], where what follows is also told whether there is memory for network and optimiser
-    /// beside what they were before.
+    /// The same as [`Passed::followed`], where what follows is also told what memory it has.
     ///
     /// # Errors
     /// As there.
@@ -142,7 +154,7 @@ impl Fit {
         here: Position,
         place: Place,
         mut tell: impl FnMut(String),
-        follow: impl Fn(GradientsParams, Option<Tensor<1>>, bool) -> G,
+        follow: impl Fn(GradientsParams, Option<Tensor<1>>, Spare) -> Result<G>,
     ) -> Result<Passed<G>> {
         let Place { shards, device } = place;
         // Devices without memory panic, which is mended here.
@@ -150,10 +162,20 @@ impl Fit {
         // It may have been prepared before there was no memory for such parts.
         loaded.cut(&*objective.source(), self.parts(shards))?;
         loop {
-            let twice = self.twice.load(Ordering::Relaxed);
-            let follow = |gradients, norm| follow(gradients, norm, twice);
+            let tried = self.tried.load(Ordering::Relaxed);
+            let spare = match tried {
+                NONE => Spare::None,
+                0..TRIALS => Spare::Untried,
+                _ => Spare::Enough,
+            };
+            let follow = |gradients, norm| follow(gradients, norm, spare);
             let error = match survive(|| Passed::followed(objective, networks, factor, &loaded.parts, next, here, place, follow)) {
-                Ok(pass) => return Ok(pass),
+                Ok(pass) => {
+                    if spare == Spare::Untried {
+                        self.tried.store(tried + 1, Ordering::Relaxed);
+                    }
+                    return Ok(pass);
+                }
                 Err(error) => error,
             };
             if !is_out_of_memory(&error) {
@@ -161,7 +183,7 @@ impl Fit {
             }
             device.memory_cleanup();
             // It may have been the next faces that there was no memory for.
-            if next.take().is_some() || self.twice.swap(false, Ordering::Relaxed) {
+            if next.take().is_some() || self.tried.swap(NONE, Ordering::Relaxed) != NONE {
                 continue;
             }
             if loaded.parts.len() >= loaded.positions.len() {
@@ -200,7 +222,7 @@ mod tests {
     use crate::engine::read_values;
     use crate::model::Noise;
     use crate::random::Streams;
-    use anyhow::Context;
+    use anyhow::{Context, ensure};
     use burn::nn::{Linear, LinearConfig};
     use std::sync::Arc;
 
@@ -322,17 +344,19 @@ mod tests {
         let (shards, fit) = (Shards::new(2).unwrap(), Fit::new(1));
         let room = Room { faces: 12, says: "" };
         let place = Place { shards: &shards, device: &device };
-        for step in 0..2 {
+        // Enough until the fourth step, when another program wants some of it; from then on none.
+        for (step, expected) in [Spare::Untried, Spare::Untried, Spare::Enough, Spare::None, Spare::None].into_iter().enumerate() {
             let mut loaded = Loaded::prepare(&*room.source(), 0, &(0..12).collect::<Vec<_>>(), 2).unwrap();
-            let here = Position { streams: Streams::new(0), stage: "test", step };
+            let here = Position { streams: Streams::new(0), stage: "test", step: step as u64 };
             let told = |text| panic!("{text}");
-            let follow = |gradients, norm: Option<Tensor<1>>, twice: bool| {
-                assert!(!twice, "out of memory");
-                (gradients, norm.map(|norm| read_values(norm).unwrap()))
+            let follow = |_, norm: Option<Tensor<1>>, spare: Spare| {
+                ensure!(step < 3 || spare == Spare::None, "out of memory");
+                Ok((spare, read_values(norm.context("a norm")?)?))
             };
             let pass = fit.followed(&room, (&model, None), 1.0, &mut loaded, None, here, place, told, follow).unwrap();
-            assert!(pass.is_finite() && loaded.parts.len() == 2);
-            assert!((f64::from(pass.gradients.1.unwrap()[0]) - pass.norm).abs() < 1e-3 * pass.norm);
+            let (had, norm) = &pass.gradients;
+            assert!(pass.is_finite() && loaded.parts.len() == 2 && *had == expected, "step {step}: {had:?}");
+            assert!((f64::from(norm[0]) - pass.norm).abs() < 1e-3 * pass.norm);
         }
     }
 

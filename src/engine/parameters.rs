@@ -1,11 +1,12 @@
 //! A network's parameters on their way into a checkpoint and back.
 
+use super::read_values;
 use crate::run::checkpoint::{Checkpoint, MODEL};
 use anyhow::Result;
-use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::prelude::*;
 use burn::store::ModuleRecord;
-use burn::tensor::Bytes;
+use burn::tensor::{Bytes, FloatDType};
 use sha2::{Digest, Sha256};
 
 /// The same model with an id for each parameter that follows from its path, instead of a random one: equal trainings leave equal bytes.
@@ -29,6 +30,28 @@ impl ModuleMapper for Named {
         let mut param = param;
         param.id = ParamId::from(u64::from_le_bytes(*hash.first_chunk().expect("32 bytes")));
         param
+    }
+}
+
+/// Waits until all parameters have been computed.
+///
+/// # Errors
+/// When one of them could not be, for example because the device had no memory for it.
+pub fn check_computed<M: Module>(model: &M) -> Result<()> {
+    let mut firsts = Firsts(Vec::new());
+    model.visit(&mut firsts);
+    if firsts.0.is_empty() {
+        return Ok(());
+    }
+    read_values(Tensor::cat(firsts.0, 0)).map(drop)
+}
+
+/// The first value of each parameter.
+struct Firsts(Vec<Tensor<1>>);
+
+impl ModuleVisitor for Firsts {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0.push(param.val().inner().slice([const { 0..1 }; D]).reshape([1]).cast(FloatDType::F32));
     }
 }
 

@@ -1,8 +1,9 @@
 //! One optimiser step: forward and backward over all parts of a batch, the update, and what the objective learns from the responses.
 
-use super::fit::Passed;
+use super::fit::{Passed, Spare};
 use super::objective::{Objective, Source};
 use super::optimizer::Optimizer;
+use super::parameters::check_computed;
 use super::read_values;
 use super::shards::{Position, Shards};
 use crate::kernels::queue;
@@ -86,25 +87,30 @@ impl<M> From<M> for Network<M> {
 }
 
 impl<M: Module + Clone> Followed<M> {
-    /// The step at `rate` where it need not wait: on a device that works alone, with memory for network and optimiser `twice`, and for an
-    /// objective that has no second pass.
+    /// The step at `rate` where it need not wait: on a device that works alone, with [`Spare`] memory, and for an objective that has no second pass.
+    ///
+    /// # Errors
+    /// When that memory is tried and not there.
     pub fn new<O: Objective<Model = M>>(
         objective: &O,
         (model, optimizer): (&M, &Optimizer),
         (gradients, norm): (GradientsParams, Option<Tensor<1>>),
-        twice: bool,
+        spare: Spare,
         rate: f64,
         place: Place,
-    ) -> Self {
-        match norm.filter(|_| twice && place.works_alone() && !objective.refreshes()) {
+    ) -> Result<Self> {
+        Ok(match norm.filter(|_| spare != Spare::None && place.works_alone() && !objective.refreshes()) {
             Some(norm) => {
                 let mut optimizer = optimizer.clone();
                 let model = optimizer.step_by(model.clone(), gradients, norm, rate);
+                if spare == Spare::Untried {
+                    check_computed(&model)?;
+                }
                 let leaves = place.shards.leaves(&model);
                 Self::Step(Box::new((Network { model, leaves }, optimizer)))
             }
             None => Self::Gradients(gradients),
-        }
+        })
     }
 }
 
@@ -133,7 +139,7 @@ pub fn step<O: Objective>(
     place: Place,
 ) -> Result<Stepped<O::Model>> {
     let (networks, factor) = ((&network.model, network.leaves.as_ref()), optimizer.loss_factor());
-    let follow = |gradients, norm| Followed::new(&*objective, (networks.0, &*optimizer), (gradients, norm), true, rate, place);
+    let follow = |gradients, norm| Followed::new(&*objective, (networks.0, &*optimizer), (gradients, norm), Spare::Enough, rate, place);
     let pass = Passed::followed(&*objective, networks, factor, &loaded.parts, next, here, place, follow)?;
     let (loss, norm) = (pass.loss, pass.norm);
     if !pass.is_finite() {

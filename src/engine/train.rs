@@ -234,7 +234,7 @@ impl<'a, O: Objective> Training<'a, O> {
         };
         let passes = || {
             let (networks, optimizer, objective) = (learner.networks()?, &learner.optimizer, &*objective);
-            let follow = |gradients, norm, twice| Followed::new(objective, (networks.0, optimizer), (gradients, norm), twice, rate, place);
+            let follow = |gradients, norm, spare| Followed::new(objective, (networks.0, optimizer), (gradients, norm), spare, rate, place);
             fit.followed(objective, networks, factor, &mut loaded, next, here, place, told, follow)
         };
         let pass = plan.control.or_leave(passes, save)?;
