@@ -1,12 +1,13 @@
-//! How small the parts of a batch are cut: smaller where the device had no memory for them.
+//! Forward and backward over a batch, and what of that fits into the device's memory: where it had none, the parts of a batch are cut smaller,
+//! and before that the next faces come later and the optimiser waits.
 
 use super::guard;
 use super::objective::{Objective, Source};
 use super::optimizer::gradient_norm;
+use super::reading::Reading;
 use super::shards::{Position, Shards};
 use super::step::{Loaded, Place};
 use crate::failure::{expect_panics, survive};
-use crate::kernels::reading::Reading;
 use anyhow::Result;
 use burn::optim::GradientsParams;
 use burn::prelude::*;
@@ -120,29 +121,11 @@ impl Fit {
         shards.count() * self.accumulate.load(Ordering::Relaxed)
     }
 
-    /// [`Passed::over`] a batch; where there is no memory for its parts, over smaller ones, of which the batch then is made.
+    /// [`Passed::followed`] over a batch; where there is no memory for its parts, over smaller ones, of which the batch then is made. What
+    /// follows is also told what memory it has.
     ///
     /// # Errors
     /// As there, and where not even single faces fit.
-    #[expect(clippy::too_many_arguments)]
-    pub fn passes<O: Objective>(
-        &self,
-        objective: &O,
-        model: &O::Model,
-        factor: f32,
-        loaded: &mut Loaded<<O::Source as Source>::Batch>,
-        next: Option<&Loaded<<O::Source as Source>::Batch>>,
-        here: Position,
-        place: Place,
-        tell: impl FnMut(String),
-    ) -> Result<Passed> {
-        self.followed(objective, (model, None), factor, loaded, next, here, place, tell, |gradients, _, _| Ok(gradients))
-    }
-
-    /// The same as [`Passed::followed`], where what follows is also told what memory it has.
-    ///
-    /// # Errors
-    /// As there.
     #[expect(clippy::too_many_arguments)]
     pub fn followed<O: Objective, G>(
         &self,
@@ -225,6 +208,24 @@ mod tests {
     use anyhow::{Context, ensure};
     use burn::nn::{Linear, LinearConfig};
     use std::sync::Arc;
+
+    impl Fit {
+        /// With nothing that follows.
+        #[expect(clippy::too_many_arguments)]
+        fn passes<O: Objective>(
+            &self,
+            objective: &O,
+            model: &O::Model,
+            factor: f32,
+            loaded: &mut Loaded<<O::Source as Source>::Batch>,
+            next: Option<&Loaded<<O::Source as Source>::Batch>>,
+            here: Position,
+            place: Place,
+            tell: impl FnMut(String),
+        ) -> Result<Passed> {
+            self.followed(objective, (model, None), factor, loaded, next, here, place, tell, |gradients, _, _| Ok(gradients))
+        }
+    }
 
     /// Faces are their positions.
     struct Numbers(usize);

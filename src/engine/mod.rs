@@ -4,6 +4,9 @@
 //! loader threads --batch--> shards (forward, backward) --gradients--> clip -> AdamW -> objective.after_step -> events
 //!                                                                              \--> checkpoint (epoch ends, interruptions)
 //! ```
+//! A GPU is not waited for within a step: loss, norm and responses are [`reading`] on their way while the optimiser is launched, and where they
+//! turn out not to be finite what it made is dropped ([`step`]).
+//!
 //! What goes wrong on the way has its places: [`fit`] where the device lacks memory, [`guard`] where numbers are not finite,
 //! [`disk`](crate::run::disk) where there is no room, [`device::OpenDevice::is_lost`] where the
 //! device is gone.
@@ -23,6 +26,7 @@ pub mod objective;
 pub mod optimizer;
 pub mod parameters;
 pub mod precision;
+pub mod reading;
 pub mod schedule;
 pub mod shards;
 pub mod step;

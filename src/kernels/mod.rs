@@ -14,8 +14,7 @@
 //!
 //! [`layers`] holds the transformer's ordinary layers as one operation each: over slices on the CPU, by the kernels `product`, `layer_norm`,
 //! `softmax` and `column_sums` on a GPU. [`updates`] has what comes after the backward pass: the length of the gradient (`squares`) and the
-//! optimiser's step (`adamw`), a launch or two for each parameter. [`timer`] tells how long each launch took,
-//! [`reading`] brings values back while the device goes on.
+//! optimiser's step (`adamw`), a launch or two for each parameter. [`timer`] tells how long each launch took.
 
 pub mod reference;
 
@@ -47,8 +46,6 @@ mod processors;
 pub mod product;
 #[cfg(feature = "train")]
 pub mod queue;
-#[cfg(feature = "train")]
-pub mod reading;
 #[cfg(feature = "train")]
 pub mod softmax;
 #[cfg(feature = "train")]

@@ -17,6 +17,7 @@ use cubecl_common::device::Device;
 use cubecl_server::id::KernelId;
 use cubecl_server::stream::{ExecuteScope, WriteScoped};
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 /// The way of launches to a device that burn computes on.
 pub struct Queue {
@@ -74,9 +75,20 @@ impl Queue {
     }
 }
 
+/// Where it is told what became of a copy; nothing where there is none.
+#[derive(Clone, Debug)]
+pub struct Outlet(pub Sender<Option<Copied>>);
+
+impl Outlet {
+    pub fn tell(&self, copied: Option<Copied>) {
+        // Nobody may be waiting any more.
+        self.0.send(copied).ok();
+    }
+}
+
 impl Queue {
-    /// Copies the values of a contiguous tensor to where the host can read them, and tells when that is under way; nothing where it cannot be.
-    pub fn copy_out(&self, x: &CubeTensor, tell: impl FnOnce(Option<Copied>) + Send + 'static) {
+    /// Copies the values of a contiguous tensor to where the host can read them.
+    pub fn copy_out(&self, x: &CubeTensor, outlet: Outlet) {
         let (gpu, binding) = (self.gpu.clone(), x.handle.clone().binding());
         let (stream, size) = (binding.stream, (x.meta.num_elements() * x.dtype.size()) as u64);
         self.server.submit(move |server| {
@@ -93,7 +105,7 @@ impl Queue {
                     Ok(())
                 });
             }
-            tell(copied);
+            outlet.tell(copied);
         });
     }
 }

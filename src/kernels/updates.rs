@@ -5,8 +5,7 @@
 //! ours, one launch for a step and two for a sum; everywhere else they are burn's operations in burn's order, so that they give the bits
 //! that burn's optimiser does. Nothing here is differentiated.
 
-use super::queue::{Queue, allocate, operands};
-use super::reading::Outlet;
+use super::queue::{Copied, Outlet, Queue, allocate, operands};
 use super::{adamw as kernel, squares};
 use burn::backend::autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy};
 use burn::backend::tensor::FloatTensor;
@@ -14,6 +13,7 @@ use burn::backend::{AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata, ba
 use burn::prelude::*;
 use burn::tensor::DType;
 use burn_wgpu::{CubeBackend, CubeTensor, into_contiguous};
+use std::sync::mpsc::Sender;
 
 pub use super::reference::adamw::AdamWStep;
 
@@ -140,7 +140,7 @@ impl Updates for CubeBackend {
     fn copied_out(x: CubeTensor, outlet: Outlet) -> CubeTensor {
         let x = into_contiguous(x);
         match queue(&[&x]) {
-            Some(queue) => queue.copy_out(&x, move |copied| outlet.tell(copied)),
+            Some(queue) => queue.copy_out(&x, outlet),
             None => outlet.tell(None),
         }
         x
@@ -236,6 +236,12 @@ impl<B: Updates, C: CheckpointStrategy> Updates for Autodiff<B, C> {
         let (parameter, first, second) = B::first_adamw(Self::inner(parameter), Self::inner(gradient), step);
         (Self::from_inner(parameter), Self::from_inner(first), Self::from_inner(second))
     }
+}
+
+/// The same values, which are also copied to where the host can read them. `tell` hears of the copy once it is under way, or that there is
+/// none: then they have to be read as any others.
+pub fn copied_out(values: Tensor<1>, tell: Sender<Option<Copied>>) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as Updates>::copied_out(values.into_dispatch(), Outlet(tell)))
 }
 
 /// A running sum `[1]` and the squares of all values of `x`: `[1]`.

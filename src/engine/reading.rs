@@ -3,24 +3,12 @@
 //! burn's own reading begins when somebody waits for it, behind all that has been asked of a device by then. Here a copy is asked for at once,
 //! and what follows need not be done for it to be had.
 
-use super::queue::{Copied, gpu_of};
-use super::updates::Updates;
-use crate::engine::read_values;
+use super::read_values;
+use crate::kernels::queue::{Copied, gpu_of};
+use crate::kernels::updates::copied_out;
 use anyhow::{Context, Result};
-use burn::backend::Dispatch;
 use burn::prelude::*;
-use std::sync::mpsc::{Receiver, Sender, channel};
-
-/// Where it is told what became of the copy; nothing where there is none.
-#[derive(Clone, Debug)]
-pub struct Outlet(Sender<Option<Copied>>);
-
-impl Outlet {
-    pub fn tell(&self, copied: Option<Copied>) {
-        // Nobody may be waiting any more.
-        self.0.send(copied).ok();
-    }
-}
+use std::sync::mpsc::{Receiver, channel};
 
 /// Values on their way.
 pub struct Reading {
@@ -35,8 +23,7 @@ impl Reading {
             return Self { values, copied: None };
         }
         let (tell, copied) = channel();
-        let values = Tensor::from_dispatch(<Dispatch as Updates>::copied_out(values.into_dispatch(), Outlet(tell)));
-        Self { values, copied: Some(copied) }
+        Self { values: copied_out(values, tell), copied: Some(copied) }
     }
 
     /// Waits for them.
