@@ -188,7 +188,7 @@ fn vulkan_computes_what_the_cpu_computes() {
     let error = format!("{:#}", open_for(DeviceChoice::Vulkan(None), other).err().unwrap());
     assert!(error.contains("fixed") && error.contains("timed"), "{error}");
     let other = if compiler == Compiler::Wgsl { Compiler::Spirv } else { Compiler::Wgsl };
-    let error = open_with(Api::Vulkan, other).err().expect("one compiler for an adapter");
+    let error = open_with(Api::Vulkan, other, Kernels::Auto).err().expect("one compiler for an adapter");
     eprintln!("{error:#}");
-    assert!(open_with(Api::Vulkan, Compiler::Msl).is_err());
+    assert!(open_with(Api::Vulkan, Compiler::Msl, Kernels::Auto).is_err());
 }

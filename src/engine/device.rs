@@ -106,8 +106,8 @@ pub fn open_in(choice: DeviceChoice, language: &str, kernels: config::Kernels) -
         _ => Compiler::Wgsl,
     };
     match choice {
-        DeviceChoice::Vulkan(None) => open_compiled(Api::Vulkan, compiler, kernels),
-        DeviceChoice::Metal => open_compiled(Api::Metal, compiler, kernels),
+        DeviceChoice::Vulkan(None) => open_with(Api::Vulkan, compiler, kernels),
+        DeviceChoice::Metal => open_with(Api::Metal, compiler, kernels),
         _ => usage!("--compiler needs --device vulkan or --device metal"),
     }
 }
@@ -117,11 +117,7 @@ pub fn open_in(choice: DeviceChoice, language: &str, kernels: config::Kernels) -
 /// Our own shaders and burn's elementwise operations are right there even so.
 ///
 /// A process has one compiler for each adapter: a second one is an error.
-pub fn open_with(api: Api, compiler: Compiler) -> Result<OpenDevice> {
-    open_compiled(api, compiler, config::Kernels::Auto)
-}
-
-fn open_compiled(api: Api, compiler: Compiler, kernels: config::Kernels) -> Result<OpenDevice> {
+pub fn open_with(api: Api, compiler: Compiler, kernels: config::Kernels) -> Result<OpenDevice> {
     let adapters = adapters();
     let Some(index) = best(&adapters, |a| a.api == api && a.refused.is_none()) else {
         usage!("there is no {api} adapter");

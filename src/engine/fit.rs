@@ -5,7 +5,7 @@ use super::guard;
 use super::objective::{Objective, Source};
 use super::optimizer::gradient_norm;
 use super::reading::Reading;
-use super::shards::{Position, Shards};
+use super::shards::{Network, Position, Shards};
 use super::step::{Loaded, Place};
 use crate::failure::{expect_panics, survive};
 use anyhow::Result;
@@ -38,7 +38,7 @@ impl Passed {
         here: Position,
         place: Place,
     ) -> Result<Self> {
-        Self::followed(objective, (model, None), factor, parts, next, here, place, |gradients, _| Ok(gradients))
+        Self::followed(objective, &model.clone().into(), factor, parts, next, here, place, |gradients, _| Ok(gradients))
     }
 
     /// See [`guard::bad_tensors`].
@@ -51,7 +51,7 @@ impl Passed {
 }
 
 impl<G> Passed<G> {
-    /// [`Passed::over`] a batch, by a model and its leaves if these are there, where `follow` makes something of the gradients and their
+    /// [`Passed::over`] a batch, where `follow` makes something of the gradients and their
     /// length `[1]` (with the factor; none where there are no gradients) while the device is still at work.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl<G> Passed<G> {
     #[expect(clippy::too_many_arguments)]
     pub fn followed<O: Objective>(
         objective: &O,
-        (model, leaves): (&O::Model, Option<&O::Model>),
+        network: &Network<O::Model>,
         factor: f32,
         parts: &[<O::Source as Source>::Batch],
         next: Option<&Loaded<<O::Source as Source>::Batch>>,
@@ -67,8 +67,8 @@ impl<G> Passed<G> {
         Place { shards, device }: Place,
         follow: impl FnOnce(GradientsParams, Option<Tensor<1>>) -> Result<G>,
     ) -> Result<Self> {
-        let pass = shards.gradients_from(objective, model, leaves, parts, here, factor, device)?;
-        let norm = gradient_norm(model, &pass.gradients);
+        let pass = shards.gradients_from(objective, network, parts, here, factor, device)?;
+        let norm = gradient_norm(&network.model, &pass.gradients);
         // All that is to be read at once: each reading waits for everything that was asked of the device before.
         let firsts: Vec<Tensor<1>> = std::iter::once(pass.loss).chain(norm.clone()).collect();
         let count = firsts.len();
@@ -130,7 +130,7 @@ impl Fit {
     pub fn followed<O: Objective, G>(
         &self,
         objective: &O,
-        networks: (&O::Model, Option<&O::Model>),
+        network: &Network<O::Model>,
         factor: f32,
         loaded: &mut Loaded<<O::Source as Source>::Batch>,
         mut next: Option<&Loaded<<O::Source as Source>::Batch>>,
@@ -152,7 +152,7 @@ impl Fit {
                 _ => Spare::Enough,
             };
             let follow = |gradients, norm| follow(gradients, norm, spare);
-            let error = match survive(|| Passed::followed(objective, networks, factor, &loaded.parts, next, here, place, follow)) {
+            let error = match survive(|| Passed::followed(objective, network, factor, &loaded.parts, next, here, place, follow)) {
                 Ok(pass) => {
                     if spare == Spare::Untried {
                         self.tried.store(tried + 1, Ordering::Relaxed);
@@ -223,7 +223,7 @@ mod tests {
             place: Place,
             tell: impl FnMut(String),
         ) -> Result<Passed> {
-            self.followed(objective, (model, None), factor, loaded, next, here, place, tell, |gradients, _, _| Ok(gradients))
+            self.followed(objective, &model.clone().into(), factor, loaded, next, here, place, tell, |gradients, _, _| Ok(gradients))
         }
     }
 
@@ -354,7 +354,7 @@ mod tests {
                 ensure!(step < 3 || spare == Spare::None, "out of memory");
                 Ok((spare, read_values(norm.context("a norm")?)?))
             };
-            let pass = fit.followed(&room, (&model, None), 1.0, &mut loaded, None, here, place, told, follow).unwrap();
+            let pass = fit.followed(&room, &model.clone().into(), 1.0, &mut loaded, None, here, place, told, follow).unwrap();
             let (had, norm) = &pass.gradients;
             assert!(pass.is_finite() && loaded.parts.len() == 2 && *had == expected, "step {step}: {had:?}");
             assert!((f64::from(norm[0]) - pass.norm).abs() < 1e-3 * pass.norm);

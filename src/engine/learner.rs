@@ -6,7 +6,7 @@ use super::interval::{Interval, Sums};
 use super::optimizer::Optimizer;
 use super::parameters::{load_model, model_bytes, named};
 use super::precision::LossScale;
-use super::step::Network;
+use super::shards::Network;
 use super::train::Plan;
 use crate::run::checkpoint::{self, Checkpoint, MODEL, State};
 use crate::run::{At, Body, Phase, disk};
@@ -64,13 +64,11 @@ impl<M: Module + Clone> Learner<M> {
     }
 
     pub fn model(&self) -> Result<&M> {
-        Ok(self.networks()?.0)
+        Ok(&self.network()?.model)
     }
 
-    /// The model, and its leaves if these are there.
-    pub fn networks(&self) -> Result<(&M, Option<&M>)> {
-        let network = self.network.as_ref().context("the optimiser has the model")?;
-        Ok((&network.model, network.leaves.as_ref()))
+    pub fn network(&self) -> Result<&Network<M>> {
+        self.network.as_ref().context("the optimiser has the model")
     }
 
     /// Takes the model out, for [`Learner::put_network`] to bring another.

@@ -1,4 +1,4 @@
-//! A network's parameters on their way into a checkpoint and back.
+//! A network's parameters: on their way into a checkpoint and back, and whether they are there.
 
 use super::read_values;
 use crate::run::checkpoint::{Checkpoint, MODEL};

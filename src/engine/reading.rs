@@ -40,7 +40,7 @@ impl Reading {
             None => None,
         };
         match copied {
-            Some(copied) => Ok(gpu_of(&device).context("the device is gone")?.copied(&copied)?),
+            Some(copied) => Ok(gpu_of(&device).context("the device is gone")?.copied(copied)?),
             // What is wrong with the values is told when they are read.
             None => read_values(self.values),
         }

@@ -24,6 +24,18 @@ pub struct Shards {
     control: Control,
 }
 
+/// A network, and the leaves of its next pass if these were made ahead ([`Shards::ready`]).
+pub struct Network<M> {
+    pub model: M,
+    leaves: Option<M>,
+}
+
+impl<M> From<M> for Network<M> {
+    fn from(model: M) -> Self {
+        Self { model, leaves: None }
+    }
+}
+
 /// What one step's passes gave.
 pub struct StepGradients {
     pub gradients: GradientsParams,
@@ -114,9 +126,10 @@ impl Shards {
         results
     }
 
-    /// The leaves of passes over a model on one thread, where these are not the model itself.
-    pub fn leaves<M: Module + Clone>(&self, model: &M) -> Option<M> {
-        (self.pools.is_empty() && self.precision == Precision::Mixed).then(|| self.precision.leaves(model.clone()))
+    /// A network with the leaves of its next pass where that can be made ahead: on one thread.
+    pub fn ready<M: Module + Clone>(&self, model: M) -> Network<M> {
+        let differ = self.pools.is_empty() && self.precision == Precision::Mixed;
+        Network { leaves: differ.then(|| self.precision.leaves(model.clone())), model }
     }
 
     /// Forward and backward over all parts of a step; gradients come out multiplied by `scale`.
@@ -132,19 +145,17 @@ impl Shards {
         scale: f32,
         device: &Device,
     ) -> Result<StepGradients> {
-        self.gradients_from(objective, model, None, parts, position, scale, device)
+        self.gradients_from(objective, &model.clone().into(), parts, position, scale, device)
     }
 
-    /// The same from [`Shards::leaves`] that were made beforehand.
+    /// The same, from leaves that were made ahead if these are there.
     ///
     /// # Errors
     /// [`Stopped`](crate::run::Stopped) where that is asked for while parts are left that nobody has begun.
-    #[expect(clippy::too_many_arguments)]
     pub fn gradients_from<O: Objective>(
         &self,
         objective: &O,
-        model: &O::Model,
-        leaves: Option<&O::Model>,
+        Network { model, leaves }: &Network<O::Model>,
         parts: &[<O::Source as Source>::Batch],
         position: Position,
         scale: f32,

@@ -5,7 +5,7 @@ use super::objective::{Objective, Source};
 use super::optimizer::Optimizer;
 use super::parameters::check_computed;
 use super::read_values;
-use super::shards::{Position, Shards};
+use super::shards::{Network, Position, Shards};
 use crate::kernels::queue;
 use anyhow::{Result, bail};
 use burn::module::Module;
@@ -74,18 +74,6 @@ pub enum Followed<M> {
     Step(Box<(Network<M>, Optimizer)>),
 }
 
-/// A network, and what the next pass takes of it ([`Shards::leaves`]) if it was made ahead.
-pub struct Network<M> {
-    pub model: M,
-    pub leaves: Option<M>,
-}
-
-impl<M> From<M> for Network<M> {
-    fn from(model: M) -> Self {
-        Self { model, leaves: None }
-    }
-}
-
 impl<M: Module + Clone> Followed<M> {
     /// The step at `rate` where it need not wait: on a device that works alone, with [`Spare`] memory, and for an objective that has no second pass.
     ///
@@ -93,7 +81,7 @@ impl<M: Module + Clone> Followed<M> {
     /// When that memory is tried and not there.
     pub fn new<O: Objective<Model = M>>(
         objective: &O,
-        (model, optimizer): (&M, &Optimizer),
+        (network, optimizer): (&Network<M>, &Optimizer),
         (gradients, norm): (GradientsParams, Option<Tensor<1>>),
         spare: Spare,
         rate: f64,
@@ -102,12 +90,11 @@ impl<M: Module + Clone> Followed<M> {
         Ok(match norm.filter(|_| spare != Spare::None && place.works_alone() && !objective.refreshes()) {
             Some(norm) => {
                 let mut optimizer = optimizer.clone();
-                let model = optimizer.step_by(model.clone(), gradients, norm, rate);
+                let model = optimizer.step_by(network.model.clone(), gradients, norm, rate);
                 if spare == Spare::Untried {
                     check_computed(&model)?;
                 }
-                let leaves = place.shards.leaves(&model);
-                Self::Step(Box::new((Network { model, leaves }, optimizer)))
+                Self::Step(Box::new((place.shards.ready(model), optimizer)))
             }
             None => Self::Gradients(gradients),
         })
@@ -138,9 +125,8 @@ pub fn step<O: Objective>(
     here: Position,
     place: Place,
 ) -> Result<Stepped<O::Model>> {
-    let (networks, factor) = ((&network.model, network.leaves.as_ref()), optimizer.loss_factor());
-    let follow = |gradients, norm| Followed::new(&*objective, (networks.0, &*optimizer), (gradients, norm), Spare::Enough, rate, place);
-    let pass = Passed::followed(&*objective, networks, factor, &loaded.parts, next, here, place, follow)?;
+    let follow = |gradients, norm| Followed::new(&*objective, (&network, &*optimizer), (gradients, norm), Spare::Enough, rate, place);
+    let pass = Passed::followed(&*objective, &network, optimizer.loss_factor(), &loaded.parts, next, here, place, follow)?;
     let (loss, norm) = (pass.loss, pass.norm);
     if !pass.is_finite() {
         if optimizer.overflowed() {

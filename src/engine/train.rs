@@ -233,9 +233,9 @@ impl<'a, O: Objective> Training<'a, O> {
             leave(plan, learner, checkpoint)
         };
         let passes = || {
-            let (networks, optimizer, objective) = (learner.networks()?, &learner.optimizer, &*objective);
-            let follow = |gradients, norm, spare| Followed::new(objective, (networks.0, optimizer), (gradients, norm), spare, rate, place);
-            fit.followed(objective, networks, factor, &mut loaded, next, here, place, told, follow)
+            let (network, optimizer, objective) = (learner.network()?, &learner.optimizer, &*objective);
+            let follow = |gradients, norm, spare| Followed::new(objective, (network, optimizer), (gradients, norm), spare, rate, place);
+            fit.followed(objective, network, factor, &mut loaded, next, here, place, told, follow)
         };
         let pass = plan.control.or_leave(passes, save)?;
         if objective.refreshes() {

@@ -201,19 +201,15 @@ impl Gpu {
 
     /// Submits a copy of values to where the host can read them, for [`Gpu::copied`].
     pub fn copy_out(&self, place: &Region, size: u64) -> Copied {
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor { label: Some("copied"), size, usage, mapped_at_creation: false });
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("copied") });
-        encoder.copy_buffer_to_buffer(&place.buffer, place.offset, &buffer, 0, size);
-        Copied { buffer, submission: self.queue.submit([encoder.finish()]) }
+        copy_out(&self.device, &self.queue, &place.buffer, place.offset, size)
     }
 
     /// The values of a copy, once it is done.
     ///
     /// # Errors
     /// When the device does not hand them out.
-    pub fn copied(&self, Copied { buffer, submission }: &Copied) -> Result<Vec<f32>, GpuError> {
-        mapped(&self.device, buffer, wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: None })
+    pub fn copied(&self, copied: Copied) -> Result<Vec<f32>, GpuError> {
+        mapped(&self.device, copied)
     }
 
     /// From now on the time of each launch is taken, until [`Gpu::laps`] asks for it. Whether the device can do that.
@@ -388,20 +384,23 @@ impl Gpu {
 /// # Errors
 /// When the device does not hand them out.
 pub fn read<T: bytemuck::Pod>(device: &wgpu::Device, queue: &wgpu::Queue, buffer: &wgpu::Buffer) -> Result<Vec<T>, GpuError> {
-    let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-    let copy = device.create_buffer(&wgpu::BufferDescriptor { label: Some("read"), size: buffer.size(), usage, mapped_at_creation: false });
-    let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("read") });
-    encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, buffer.size());
-    queue.submit([encoder.finish()]);
-    mapped(device, &copy, wgpu::PollType::wait_indefinitely())
+    mapped(device, copy_out(device, queue, buffer, 0, buffer.size()))
 }
 
-/// Values of a buffer that the host can read, once what it is to wait for is done.
-fn mapped<T: bytemuck::Pod>(device: &wgpu::Device, buffer: &wgpu::Buffer, wait: wgpu::PollType) -> Result<Vec<T>, GpuError> {
+fn copy_out(device: &wgpu::Device, queue: &wgpu::Queue, source: &wgpu::Buffer, offset: u64, size: u64) -> Copied {
+    let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+    let buffer = device.create_buffer(&wgpu::BufferDescriptor { label: Some("copied"), size, usage, mapped_at_creation: false });
+    let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("copied") });
+    encoder.copy_buffer_to_buffer(source, offset, &buffer, 0, size);
+    Copied { buffer, submission: queue.submit([encoder.finish()]) }
+}
+
+/// The values of a copy, once it is done.
+fn mapped<T: bytemuck::Pod>(device: &wgpu::Device, Copied { buffer, submission }: Copied) -> Result<Vec<T>, GpuError> {
     let told = |e: &dyn fmt::Display| GpuError::Buffer { reason: e.to_string() };
     let (tell, heard) = mpsc::channel();
     buffer.map_async(wgpu::MapMode::Read, .., move |result| drop(tell.send(result)));
-    device.poll(wait).map_err(|e| told(&e))?;
+    device.poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None }).map_err(|e| told(&e))?;
     heard.recv().map_err(|e| told(&e))?.map_err(|e| told(&e))?;
     let view = buffer.get_mapped_range(..).map_err(|e| told(&e))?;
     Ok(bytemuck::pod_collect_to_vec(&view))
