@@ -24,7 +24,7 @@ use moue::kernels::reference::dropout::Mask;
 use moue::kernels::reference::patch_gather::Rows;
 use moue::kernels::reference::patch_pixels::Patches;
 use moue::kernels::updates::{self, AdamWStep};
-use moue::kernels::{adamw, column_sums, dropout, layer_norm, patch_gather, softmax, squares};
+use moue::kernels::{adamw, attention, column_sums, dropout, layer_norm, patch_gather, softmax, squares};
 use moue::kernels::{gather_rows, hog_cells, hog_tokens, patch_pixels, scatter_rows, upload_index, upload_pixels};
 use moue::selftest::{Golden, largest_difference};
 use std::path::Path;
@@ -62,13 +62,18 @@ fn selftest_passes_on_vulkan_and_the_cpu() {
     }
 }
 
-/// Of the product on cooperative matrices, which few devices have, everything but the matrices themselves: tiles, edges, parts, heads.
+/// Of the kernels on cooperative matrices, which few devices have, everything but the matrices themselves: tiles, edges, parts, heads.
 #[test]
 fn products_are_right() {
     let Some(gpu) = own_device(|limits| limits) else { return };
     for way in [Way::Plain { halves: false }, Way::Plain { halves: true }, Way::Emulated] {
         assert!(product::works(&gpu, way).unwrap(), "{way:?}");
     }
+    for width in attention::WIDTHS {
+        assert!(attention::works(&gpu, Way::Emulated, width).unwrap(), "heads of {width}");
+    }
+    // Others are made of products.
+    assert!(!attention::works(&gpu, Way::Plain { halves: true }, 64).unwrap() && !attention::works(&gpu, Way::Emulated, 80).unwrap());
 }
 
 #[test]

@@ -5,7 +5,7 @@
 // Each bench uses its own part of this.
 #![allow(dead_code)]
 
-use burn::prelude::Device;
+use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor};
 use moue::engine::device::{OpenDevice, open};
 use moue::engine::read_values;
 use rayon::prelude::*;
@@ -92,19 +92,25 @@ impl Bench {
     }
 
     /// Times tensor work on the device until its result is there.
-    pub fn time_tensor<const D: usize>(&self, work: impl Fn() -> burn::prelude::Tensor<D>) -> Vec<f64> {
+    pub fn time_tensor<const D: usize>(&self, work: impl Fn() -> Tensor<D>) -> Vec<f64> {
         // On a GPU many launches to one read, or the way to the host is all that is measured. Each result is read from: fusion drops what
         // nobody reads.
         let launches = if self.open.is_cpu || self.open.description["kind"] == "cpu" { 1 } else { 10 };
         let seconds = self.time(|| {
             let firsts = (0..launches).map(|_| work().slice([const { 0..1 }; D])).collect();
-            read_values(burn::prelude::Tensor::cat(firsts, 0)).unwrap_or_else(|e| stop(&format!("{e:#}")));
+            read_values(Tensor::cat(firsts, 0)).unwrap_or_else(|e| stop(&format!("{e:#}")));
         });
         seconds.into_iter().map(|s| s / launches as f64).collect()
     }
 
     pub fn device(&self) -> &Device {
         &self.open.device
+    }
+
+    /// f32, and f16 where the device has it.
+    pub fn dtypes(&self) -> Vec<DType> {
+        let halves = self.device().supports_dtype(FloatDType::F16);
+        [DType::F32, DType::F16].into_iter().filter(|dtype| halves || *dtype == DType::F32).collect()
     }
 
     /// Writes the rows, if asked to.
@@ -123,6 +129,28 @@ pub fn median(seconds: &[f64]) -> f64 {
     let mut sorted = seconds.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted[sorted.len() / 2]
+}
+
+/// Of a type, as rows have it.
+pub fn name(dtype: DType) -> &'static str {
+    if dtype == DType::F16 { "f16" } else { "f32" }
+}
+
+/// Normal numbers.
+pub fn random<const D: usize>(shape: [usize; D], dtype: DType, device: &Device) -> Tensor<D> {
+    let x = Tensor::<D>::random(shape, Distribution::Normal(0.0, 1.0), device);
+    if dtype == DType::F16 { x.cast(FloatDType::F16) } else { x }
+}
+
+/// The first value, in f32 whatever it was.
+pub fn first<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    x.slice([const { 0..1 }; D]).cast(FloatDType::F32)
+}
+
+/// Prints how fast so many operations were in so many seconds.
+pub fn compare(operations: usize, ours: f64, theirs: f64) {
+    let speed = |seconds: f64| operations as f64 / seconds / 1e12;
+    println!("moue {:.2} TFLOP/s, burn {:.2} TFLOP/s; burn / moue: {:.1}", speed(ours), speed(theirs), theirs / ours);
 }
 
 /// Bytes read and written per second by the fastest plain copy: between buffers on a GPU, by all threads on a CPU.

@@ -8,6 +8,7 @@
 //! Every storage binding is `read_write`: burn hands out pieces of large buffers, two operands may be pieces of the same one, and wgpu
 //! allows that within a dispatch only if both are bound in the same way.
 
+use super::attention;
 use super::processors;
 use super::product::{self, Way};
 use super::queue::Copied;
@@ -17,7 +18,7 @@ use cubecl::wgpu::{WgpuDevice, WgpuSetup};
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use wgpu::util::{BufferInitDescriptor, DeviceExt};
 
 /// Buffers whose beginnings stand in `base` of every shader's `Params`; those of further ones stand behind `groups_x`.
@@ -148,6 +149,8 @@ pub struct Gpu {
     /// How products of f32 and of f16 are computed, where they come out right.
     single: Option<Way>,
     halves: Option<Way>,
+    /// For each of [`attention::WIDTHS`], once somebody has asked: whether attention comes out right.
+    attention: [OnceLock<bool>; attention::WIDTHS.len()],
     /// That work is shared out to.
     processors: usize,
     /// While launches are timed.
@@ -161,7 +164,8 @@ impl Gpu {
     pub fn new(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let bounds = Bounds::of(&device.limits());
         let (pipelines, params, timer) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { device, queue, bounds, pipelines, params, single: None, halves: None, processors: 1, timer }
+        let attention = Default::default();
+        Self { device, queue, bounds, pipelines, params, single: None, halves: None, attention, processors: 1, timer }
     }
 
     /// With products in the best way that the device has and gets right.
@@ -179,6 +183,17 @@ impl Gpu {
     /// How this device multiplies matrices of f32, or of f16 where `halves`; none where our kernels do not.
     pub fn products(&self, halves: bool) -> Option<Way> {
         if halves { self.halves } else { self.single }
+    }
+
+    /// How attention of f16 with heads of this width has kernels of its own; none where it is made of products. Tried where it is asked for
+    /// first: few widths are.
+    pub fn attention(&self, width: usize) -> Option<Way> {
+        let (way, place) = (self.halves?, attention::WIDTHS.iter().position(|w| *w == width)?);
+        let works = || {
+            let _quiet = expect_panics();
+            survive(|| Ok(attention::works(self, way, width)?)).unwrap_or(false)
+        };
+        self.attention[place].get_or_init(works).then_some(way)
     }
 
     /// How many of them the device has, as far as is known.

@@ -1,5 +1,5 @@
 //! Computations written for moue: what pretraining predicts (HOG), which patches the encoder sees, and what a transformer's time goes into on
-//! a GPU (products of matrices, layer norm, softmax, sums, the optimiser's step).
+//! a GPU (products of matrices, attention, layer norm, softmax, sums, the optimiser's step).
 //!
 //! ```text
 //!                        shaders/NAME.wgsl      NAME.rs (bindings, dispatch) -> queue (burn's order) -> gpu (pipelines, binding limits)
@@ -12,14 +12,16 @@
 //! burn's backends through an extension, [`Kernels`], so they work inside fusion and autodiff. Gathering rows serves encoders that see
 //! visible patches only (MAE, masks in finetuning); dropout draws its masks where it is computed.
 //!
-//! [`layers`] holds the transformer's ordinary layers as one operation each: over slices on the CPU, by the kernels `product`, `layer_norm`,
-//! `softmax` and `column_sums` on a GPU. [`updates`] has what comes after the backward pass: the length of the gradient (`squares`) and the
+//! [`layers`] holds the transformer's ordinary layers as one operation each: over slices on the CPU, by the kernels `product`, `attention`,
+//! `layer_norm`, `softmax` and `column_sums` on a GPU. [`updates`] has what comes after the backward pass: the length of the gradient (`squares`) and the
 //! optimiser's step (`adamw`), a launch or two for each parameter. [`timer`] tells how long each launch took.
 
 pub mod reference;
 
 #[cfg(feature = "train")]
 pub mod adamw;
+#[cfg(feature = "train")]
+pub mod attention;
 #[cfg(feature = "train")]
 mod backends;
 #[cfg(feature = "train")]

@@ -209,18 +209,21 @@ impl Demands {
 
 #[cfg(test)]
 mod tests {
+    use super::super::attention;
     use super::*;
 
     /// The kernels that need features, and are used where they are.
     #[test]
-    fn products_on_cooperative_matrices_become_spirv() {
+    fn what_is_on_cooperative_matrices_becomes_spirv() {
         let way = product::Way::Matrices;
         let capabilities = Capabilities::SHADER_FLOAT16 | Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::COOPERATIVE_MATRIX;
         let validate = |module: &naga::Module| Validator::new(ValidationFlags::all(), capabilities).validate(module).unwrap();
-        for (turned, tall, finish) in product::uses(way) {
-            let kernel = way.kernel(finish);
+        let products =
+            product::uses(way).into_iter().map(|(turned, tall, finish)| (way.kernel(finish), way.constants(turned, tall, finish)));
+        let widths = attention::WIDTHS.map(attention::constants);
+        let attentions = widths.iter().flat_map(|constants| attention::MATRICES.iter().map(|kernel| (kernel, constants.clone())));
+        for (kernel, constants) in products.chain(attentions) {
             let module = naga::front::wgsl::parse_str(kernel.source).unwrap();
-            let constants = way.constants(turned, tall, finish);
             let constants = constants.iter().map(|&(name, value)| (name.to_string(), f64::from(value))).collect();
             let info = validate(&module);
             let stage = Some((ShaderStage::Compute, kernel.entry));

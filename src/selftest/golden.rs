@@ -12,6 +12,10 @@ impl Golden {
         Self::read(include_bytes!("../../tests/golden/adamw.safetensors"))
     }
 
+    pub fn attention() -> Result<Self> {
+        Self::read(include_bytes!("../../tests/golden/attention.safetensors"))
+    }
+
     pub fn column_sums() -> Result<Self> {
         Self::read(include_bytes!("../../tests/golden/column_sums.safetensors"))
     }

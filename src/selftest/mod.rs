@@ -4,6 +4,7 @@
 //! A check gives the largest error it saw and the bound for it; results or references that are not finite have an infinite error, and a
 //! panic of the driver fails its row instead of the whole table.
 
+mod attention;
 mod golden;
 mod kernels;
 mod products;
@@ -89,10 +90,10 @@ const CHECKS: &[(&str, Check)] = &[
     ("product: rounded, activated, as the CPU in f64", products::rounded_activation),
     ("product: rounded, times slopes, as the CPU in f64", products::rounded_gradient),
     ("product: rounded, beyond the range of f16", products::rounded_range),
-    ("attention: golden vectors, f32", products::attention_f32),
-    ("attention: golden vectors, f16", products::attention_f16),
-    ("attention of queries: f32, as the CPU in f64", products::queries_f32),
-    ("attention of queries: f16, as the CPU in f64", products::queries_f16),
+    ("attention: golden vectors, f32", attention::golden_f32),
+    ("attention: golden vectors, f16", attention::golden_f16),
+    ("attention of queries: f32, as the CPU in f64", attention::queries_f32),
+    ("attention of queries: f16, as the CPU in f64", attention::queries_f16),
     ("column_sums: golden vectors", products::sums_golden),
     ("column_sums: as the CPU in f64", products::sums),
     ("column_sums: f16, as the CPU in f64", rows::sums_halves),

@@ -1,39 +1,33 @@
-//! Checks of products of matrices, linear and in attention, and of sums of columns: golden vectors, and more sizes beside the CPU in double
-//! precision.
+//! Checks of products of matrices and of sums of columns: golden vectors, and more sizes beside the CPU in double precision.
 
 use super::kernels::{floats, normals, upload};
-use super::{Finding, Golden, ROUNDED_BOUND, rate, relative_error, repeated, rounded_error};
+use super::{Finding, Golden, ROUNDED_BOUND, attention, rate, relative_error, repeated, rounded_error};
 use crate::engine::read_values;
 use crate::kernels::layers::{Layers, Product};
 use crate::kernels::product::Way;
 use crate::kernels::queue;
 use crate::kernels::reference::activation::{activation, slope};
 use crate::kernels::reference::column_sums::column_sums;
-use crate::kernels::reference::product::{Sizes, entries, entry, product};
-use crate::kernels::reference::softmax;
+use crate::kernels::reference::product::{Sizes, entries, entry};
 use anyhow::Result;
 use burn::backend::Dispatch;
 use burn::prelude::*;
 use burn::tensor::{DType, FloatDType};
 use half::f16;
-use std::ops::Range;
 
 /// Largest error over the largest value: sums are f32, and what goes in is exact, also in f16.
-const BOUND: f64 = 1e-5;
+pub const BOUND: f64 = 1e-5;
 /// Weights of attention and what it gives are rounded to f16. So are, by burn, products of f16, and where f16 is the processor's own also
 /// their sums.
-const HALVES_BOUND: f64 = 2e-3;
+pub const HALVES_BOUND: f64 = 2e-3;
 /// burn rounds scores to f16, too, of which weights are the exponentials, and adds up a single row's products in f16.
-const BURNS_BOUND: f64 = 1e-2;
-const NO_HALVES: &str = "half precision";
+pub const BURNS_BOUND: f64 = 1e-2;
+pub const NO_HALVES: &str = "half precision";
 const NO_SHADER: &str = "shader for products of f16";
 /// Sizes that rates are measured with: a ViT-B/16 at 224 pixels.
 const FACES: usize = 1;
 const TOKENS: usize = 197;
 const WIDTH: usize = 768;
-/// Queries over other tokens: one, less than and as many as are read at once, and more; keys that fill whole tiles and rows, or do not.
-const QUERIES: [usize; 4] = [1, 7, 8, 33];
-const KEYS: [usize; 4] = [5, 17, 196, 197];
 /// Rows, K and N of layers whose results are rounded: less than a tile and several, with edges in all directions, and short and long sums.
 const ROUNDED: [[usize; 3]; 8] =
     [[1, 16, 16], [19, 48, 16], [261, 16, 272], [300, 48, 272], [300, 80, 144], [1, 1008, 144], [19, 1008, 272], [261, 1008, 16]];
@@ -43,12 +37,12 @@ const RANGE: [f64; 4] = [131_072.0, 131_008.0, 65_504.0, 640.0];
 const SAMPLES: usize = 500;
 
 /// How our kernels multiply on this device; none where burn's do, as on the CPU.
-fn way(device: &Device, halves: bool) -> Option<Way> {
+pub fn way(device: &Device, halves: bool) -> Option<Way> {
     queue::gpu_of(device)?.products(halves)
 }
 
 /// Whether products of this type can be had: ours read f16 on every device, burn's do not.
-fn computes(device: &Device, halves: bool) -> bool {
+pub fn computes(device: &Device, halves: bool) -> bool {
     !halves || way(device, true).is_some() || device.supports_dtype(FloatDType::F16)
 }
 
@@ -57,7 +51,7 @@ fn bound(device: &Device, halves: bool) -> f64 {
 }
 
 /// Normal numbers, such as the type can hold.
-fn held(name: &str, n: usize, halves: bool) -> Vec<f32> {
+pub fn held(name: &str, n: usize, halves: bool) -> Vec<f32> {
     let mut values = normals(name, n);
     if halves {
         values.iter_mut().for_each(|v| *v = f16::from_f32(*v).to_f32());
@@ -105,81 +99,6 @@ fn activated<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>, bias: &Tensor<1>
 fn before<const D: usize>(weight: &Tensor<2>, gradient: &Tensor<D>, inner: &Tensor<D>, relu: bool) -> Tensor<D> {
     let [gradient, inner] = [gradient, inner].map(|x| x.clone().into_dispatch());
     Tensor::from_dispatch(<Dispatch as Layers>::activated_gradient(weight.clone().into_dispatch(), gradient, inner, relu))
-}
-
-/// What is read and the gradient of qkv, from qkv `[B, N, 3 D]` and the gradient of what is read.
-fn attend(qkv: &Tensor<3>, gradient: &Tensor<3>, heads: usize) -> [Tensor<3>; 2] {
-    let [qkv, gradient] = [qkv, gradient].map(|x| x.clone().into_dispatch());
-    let (read, weights) = <Dispatch as Layers>::self_attention_with_weights(qkv.clone(), heads);
-    [read, <Dispatch as Layers>::self_attention_gradient(qkv, weights, gradient, heads)].map(Tensor::from_dispatch)
-}
-
-/// An attention of queries over other tokens, whose heads share the width.
-#[derive(Clone, Copy)]
-struct Cross {
-    samples: usize,
-    queries: usize,
-    keys: usize,
-    width: usize,
-    heads: usize,
-}
-
-impl Cross {
-    /// Queries, keys, values, and the gradient of what is read.
-    fn values(&self, halves: bool) -> [Vec<f32>; 4] {
-        let Self { samples, queries, keys, width, .. } = *self;
-        let parts = [("queries", queries), ("keys", keys), ("values", keys), ("of read", queries)];
-        parts.map(|(name, tokens)| held(name, samples * tokens * width, halves))
-    }
-
-    /// What is read, and the gradients of queries, keys and values.
-    fn attend(&self, values: &[Vec<f32>; 4], halves: bool, device: &Device) -> [Tensor<3>; 4] {
-        let Self { samples, width, heads, .. } = *self;
-        let tensor = |v: &Vec<f32>| upload(v, [samples, v.len() / samples / width, width], halves, device).into_dispatch();
-        let [q, k, v, gradient] = values.each_ref().map(tensor);
-        let (read, weights) = <Dispatch as Layers>::attention_with_weights(q.clone(), k.clone(), v.clone(), heads);
-        let (of_q, of_k, of_v) = <Dispatch as Layers>::attention_gradients(q, k, v, weights, gradient, heads);
-        [read, of_q, of_k, of_v].map(Tensor::from_dispatch)
-    }
-
-    /// Rows of a head, of one sample of so many values of all.
-    fn rows(&self, len: usize, sample: usize, head: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let Self { samples, width, heads, .. } = *self;
-        let (tokens, each) = (len / samples / width, width / heads);
-        (sample * tokens..(sample + 1) * tokens).map(move |token| {
-            let first = token * width + head * each;
-            first..first + each
-        })
-    }
-
-    /// As [`Self::attend`], in double precision, each step rounded to f32.
-    fn exact(&self, values: &[Vec<f32>; 4]) -> [Vec<f32>; 4] {
-        let Self { samples, queries, keys, width, heads } = *self;
-        let each = width / heads;
-        let scale = (each as f32).powf(-0.5);
-        let scores = Sizes { m: queries, k: each, n: keys, turn_a: false, turn_b: true };
-        let over_keys = Sizes { m: queries, k: keys, n: each, turn_a: false, turn_b: false };
-        let over_queries = Sizes { m: keys, k: queries, n: each, turn_a: true, turn_b: false };
-        let mut made = [3, 0, 1, 2].map(|like: usize| vec![0.0; values[like].len()]);
-        for (sample, head) in (0..samples).flat_map(|sample| (0..heads).map(move |head| (sample, head))) {
-            let of_head =
-                |values: &Vec<f32>| -> Vec<f32> { self.rows(values.len(), sample, head).flat_map(|row| values[row].to_vec()).collect() };
-            let [q, k, v, gradient] = values.each_ref().map(of_head);
-            let weights = softmax::softmax(&product(&q, &k, &scores), keys, keys, scale);
-            let of_scores = softmax::gradient(&weights, &product(&gradient, &v, &scores), keys, keys, scale);
-            let parts = [
-                product(&weights, &v, &over_keys),
-                product(&of_scores, &k, &over_keys),
-                product(&of_scores, &q, &over_queries),
-                product(&weights, &gradient, &over_queries),
-            ];
-            for (made, part) in made.iter_mut().zip(&parts) {
-                let rows = self.rows(made.len(), sample, head).zip(part.chunks(each));
-                rows.for_each(|(row, values)| made[row].copy_from_slice(values));
-            }
-        }
-        made
-    }
 }
 
 fn sums_of(x: &Tensor<2>) -> Tensor<1> {
@@ -403,58 +322,6 @@ pub fn rounded_range(device: &Device) -> Result<Finding> {
     Ok(Finding::new(wrong as f64, 0.0))
 }
 
-fn attention(device: &Device, halves: bool) -> Result<Finding> {
-    if !computes(device, halves) {
-        return Ok(Finding::nothing(NO_HALVES));
-    }
-    let golden = Golden::product()?;
-    let mut worst = 0.0f64;
-    for stem in golden.stems(".qkv")? {
-        let name = |part: &str| format!("{stem}.{part}");
-        let tensor = |part: &str| Ok::<_, anyhow::Error>(upload(&golden.floats(&name(part))?, golden.shape(&name(part))?, halves, device));
-        let [read, of_qkv] = attend(&tensor("qkv")?, &tensor("g")?, golden.ints(&name("heads"))?[0] as usize);
-        worst = worst.max(relative_error(&read_values(read)?, &golden.floats(&name("read"))?));
-        worst = worst.max(relative_error(&read_values(of_qkv)?, &golden.floats(&name("of_qkv"))?));
-    }
-    Ok(Finding::new(worst, if halves { HALVES_BOUND } else { BOUND }))
-}
-
-pub fn attention_f32(device: &Device) -> Result<Finding> {
-    attention(device, false)
-}
-
-pub fn attention_f16(device: &Device) -> Result<Finding> {
-    attention(device, true)
-}
-
-fn queries(device: &Device, halves: bool) -> Result<Finding> {
-    if !computes(device, halves) {
-        return Ok(Finding::nothing(NO_HALVES));
-    }
-    let mut worst = 0.0f64;
-    for (queries, keys) in QUERIES.into_iter().flat_map(|queries| KEYS.map(|keys| (queries, keys))) {
-        let sizes = Cross { samples: 2, queries, keys, width: 32, heads: 2 };
-        let values = sizes.values(halves);
-        for (ours, exact) in sizes.attend(&values, halves, device).into_iter().zip(sizes.exact(&values)) {
-            worst = worst.max(relative_error(&read_values(ours)?, &exact));
-        }
-    }
-    let bound = match (halves, way(device, halves)) {
-        (false, _) => BOUND,
-        (true, Some(_)) => HALVES_BOUND,
-        (true, None) => BURNS_BOUND,
-    };
-    Ok(Finding::new(worst, bound))
-}
-
-pub fn queries_f32(device: &Device) -> Result<Finding> {
-    queries(device, false)
-}
-
-pub fn queries_f16(device: &Device) -> Result<Finding> {
-    queries(device, true)
-}
-
 pub fn sums_golden(device: &Device) -> Result<Finding> {
     let golden = Golden::column_sums()?;
     let mut worst = 0.0f64;
@@ -478,7 +345,6 @@ pub fn sums(device: &Device) -> Result<Finding> {
 pub fn repeats(device: &Device) -> Result<Finding> {
     // Edges in all directions; the gradient of the weight is summed in parts.
     let (rows, k, n) = (1001, 208, 112);
-    let (faces, tokens, width, heads) = (3, 37, 64, 2);
     let once = || -> Result<Vec<f32>> {
         let mut all = Vec::new();
         for halves in [false, true].into_iter().filter(|halves| computes(device, *halves)) {
@@ -500,14 +366,7 @@ pub fn repeats(device: &Device) -> Result<Finding> {
                     }
                 }
             }
-            let tensor = |name, width| upload(&held(name, faces * tokens * width, halves), [faces, tokens, width], halves, device);
-            for part in attend(&tensor("qkv", 3 * width), &tensor("of read", width), heads) {
-                all.extend(read_values(part)?);
-            }
-            let sizes = Cross { samples: faces, queries: 7, keys: tokens, width, heads };
-            for part in sizes.attend(&sizes.values(halves), halves, device) {
-                all.extend(read_values(part)?);
-            }
+            all.extend(attention::results(device, halves)?);
         }
         all.extend(read_values(sums_of(&floats(normals("x", rows * n), [rows, n], device)))?);
         Ok(all)

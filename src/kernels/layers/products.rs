@@ -3,11 +3,12 @@
 //! A linear layer's result in half precision is made in the product itself, with bias and activation or with the activation's gradient.
 //! Attention reads queries, keys and values where they lie, each in a tensor of its own or side by side in the output of one linear layer,
 //! and writes gradients to where the backward pass wants them: nothing is copied or turned. Its weights have a few columns more than there
-//! are keys ([`columns`]).
+//! are keys ([`columns`]). Where there are cooperative matrices, scores stay in the kernel that makes weights of them.
 
 use super::gpu::sum_columns;
 use super::operations::scale;
 use super::{Product, columns};
+use crate::kernels::attention::{self, Sizes as Heads};
 use crate::kernels::gpu::Launch;
 use crate::kernels::product::{Ending, Matrices, Sizes, Turned, Way, launch};
 use crate::kernels::queue::{Queue, allocate, operands};
@@ -67,14 +68,13 @@ impl Products {
         tensors: [(&CubeTensor, Place); 3],
         ending: Ending<BufferBinding>,
     ) -> Launch<BufferBinding> {
-        let places = tensors.map(|(_, place)| place);
-        let mut places = places.into_iter();
-        let matrices = operands(tensors.map(|(tensor, _)| tensor), [0; 3]).map(|operand| {
-            let Place { first, row, head, sample } = places.next().expect("as many places as tensors");
-            Matrices { operand, first, row, head, sample }
-        });
-        launch(self.way, turned, sizes, matrices, ending)
+        launch(self.way, turned, sizes, tensors.map(matrices), ending)
     }
+}
+
+fn matrices((tensor, Place { first, row, head, sample }): (&CubeTensor, Place)) -> Matrices<BufferBinding> {
+    let [operand] = operands([tensor], [0]);
+    Matrices { operand, first, row, head, sample }
 }
 
 /// A product of a linear layer.
@@ -205,6 +205,8 @@ pub struct Attention<const T: usize> {
     /// D
     width: usize,
     heads: usize,
+    /// Scores and their gradients stay in a kernel of their own.
+    fused: Option<(Way, Heads)>,
 }
 
 impl<const T: usize> Attention<T> {
@@ -222,9 +224,12 @@ impl<const T: usize> Attention<T> {
         let results: Vec<usize> = std::iter::once(rows * columns).chain(tensors.iter().map(|t| t.meta.num_elements())).collect();
         let products = Products::of(&tensors, &results)?;
         let whole = [products.way.columns(), products.way.whole()].iter().all(|n| (width / heads).is_multiple_of(*n));
-        let rows = softmax::Rows::of(rows, columns, keys, scale(width, heads), dtype == DType::F16)?;
+        let (each, scale) = (width / heads, scale(width, heads));
+        let rows = softmax::Rows::of(rows, columns, keys, scale, dtype == DType::F16)?;
+        let fused = products.queue.gpu().attention(each).filter(|_| dtype == DType::F16);
+        let fused = fused.map(|way| (way, Heads { samples, heads, queries, keys, columns, width: each, scale }));
         let tensors = tensors.map(Clone::clone);
-        whole.then(|| Self { products, rows, tensors: tensors.map(into_contiguous), samples, queries, keys, width, heads })
+        whole.then(|| Self { products, rows, tensors: tensors.map(into_contiguous), samples, queries, keys, width, heads, fused })
     }
 
     fn columns(&self) -> usize {
@@ -285,14 +290,21 @@ impl<const T: usize> Attention<T> {
     /// What is read `[B, Q, D]`, and the weights, both in the type of q, k and v.
     pub fn forward(&self) -> (CubeTensor, CubeTensor) {
         let ([q, k, v], place) = (self.parts(&self.tensors), self.scores());
-        let [scores, weights] = [DType::F32, q.0.dtype].map(|dtype| self.new_scores(dtype));
-        let read = allocate(q.0, Shape::new([self.samples, self.queries, self.width]), q.0.dtype);
-        self.products.queue.submit([
-            self.scores_of([q, k, (&scores, place)]),
-            softmax::forward(&self.rows, operands([&scores, &weights], self.rows.forward_sizes())),
-            self.gather(Turned::NEITHER, [(&weights, place), v, (&read, self.read())]),
-        ]);
-        (read, weights)
+        let weights = self.new_scores(q.0.dtype);
+        let made = allocate(q.0, Shape::new([self.samples, self.queries, self.width]), q.0.dtype);
+        let read = (&made, self.read());
+        if let Some((way, heads)) = &self.fused {
+            let [between] = operands([&weights], [0]);
+            self.products.queue.submit([attention::forward(*way, heads, [q, k, v, read].map(matrices), between)]);
+        } else {
+            let scores = self.new_scores(DType::F32);
+            self.products.queue.submit([
+                self.scores_of([q, k, (&scores, place)]),
+                softmax::forward(&self.rows, operands([&scores, &weights], self.rows.forward_sizes())),
+                self.gather(Turned::NEITHER, [(&weights, place), v, read]),
+            ]);
+        }
+        (made, weights)
     }
 
     /// Gradients of queries, keys and values, in tensors as these are and of their type.
@@ -302,19 +314,26 @@ impl<const T: usize> Attention<T> {
     pub fn backward(&self, weights: CubeTensor, gradient: CubeTensor) -> [CubeTensor; T] {
         let ([q, k, v], place) = (self.parts(&self.tensors), self.scores());
         let [weights, gradient] = [weights, gradient].map(into_contiguous);
-        let [of_weights, of_scores] = [DType::F32, q.0.dtype].map(|dtype| self.new_scores(dtype));
+        let of_scores = self.new_scores(q.0.dtype);
         assert_eq!((weights.shape(), weights.dtype), (of_scores.shape(), of_scores.dtype), "weights of another attention");
         let of_read = (&gradient, self.read());
         assert_eq!(gradient.shape(), Shape::new([self.samples, self.queries, self.width]), "a gradient of another size");
         let results = self.tensors.each_ref().map(|x| allocate(x, x.shape(), x.dtype));
         let [of_q, of_k, of_v] = self.parts(&results);
-        self.products.queue.submit([
-            self.scores_of([of_read, v, (&of_weights, place)]),
-            self.gather(Turned::A, [(&weights, place), of_read, of_v]),
-            softmax::gradient(&self.rows, operands([&weights, &of_weights, &of_scores], self.rows.gradient_sizes())),
-            self.gather(Turned::NEITHER, [(&of_scores, place), k, of_q]),
-            self.gather(Turned::A, [(&of_scores, place), q, of_k]),
-        ]);
+        let mut launches = if let Some((way, heads)) = &self.fused {
+            let between = operands([&weights, &of_scores], [0; 2]);
+            vec![attention::gradient(*way, heads, [of_read, v, k, of_q].map(matrices), between)]
+        } else {
+            let of_weights = self.new_scores(DType::F32);
+            vec![
+                self.scores_of([of_read, v, (&of_weights, place)]),
+                softmax::gradient(&self.rows, operands([&weights, &of_weights, &of_scores], self.rows.gradient_sizes())),
+                self.gather(Turned::NEITHER, [(&of_scores, place), k, of_q]),
+            ]
+        };
+        launches
+            .extend([self.gather(Turned::A, [(&weights, place), of_read, of_v]), self.gather(Turned::A, [(&of_scores, place), q, of_k])]);
+        self.products.queue.submit(launches);
         results
     }
 }
