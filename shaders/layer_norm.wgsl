@@ -2,13 +2,14 @@
 //
 // A team of LANES threads has a row and keeps it in registers, up to four quads of values for each lane: memory is read once, the variance
 // is that of centred values, and neighbouring lanes read neighbouring values. Sums have one order. A norm may be written in half precision,
-// two values to a word; everything is computed in single precision. shared/halves.wgsl stands before this.
+// two values to a word; everything is computed in single precision. shared/halves.wgsl stands before this, and one of layer_norm/: where
+// results go, and what becomes of the gradient of x.
 
 // A power of two from 16 to 256.
 override LANES: u32;
 // Quads of a lane; 4 * QUADS * LANES is at least D.
 override QUADS: u32;
-// norm: whether a word of the result holds two f16 instead of one f32.
+// Whether a lane has pairs of columns side by side, of which f16 make words. norm: its result is such words instead of one f32 each.
 override HALVES: bool;
 
 const THREADS = 256u;
@@ -25,16 +26,21 @@ struct Params {
 }
 
 struct GradientParams {
-    // Of x, gamma, the output's gradient and the result.
+    // Of x, gamma, the output's gradient and the fourth buffer.
     base: vec4<u32>,
     groups: u32,
     groups_x: u32,
-    // Of the chunks' sums.
-    chunks_base: u32,
+    // Of further buffers, if there are so many.
+    fifth: u32,
+    sixth: u32,
+    seventh: u32,
+    eighth: u32,
     width: u32,
     epsilon: f32,
     // Rows of a team.
     turns: u32,
+    // Rows of a sample, if there is a mask.
+    rows_each: u32,
 }
 
 struct SumParams {
@@ -59,12 +65,8 @@ struct SumParams {
 @group(0) @binding(3) var<storage, read_write> beta: array<f32>;
 // norm_gradients: of the output, [R, D].
 @group(0) @binding(3) var<storage, read_write> gradient: array<f32>;
-// norm: the output, norm_gradients: the gradient of x; [R, D].
-@group(0) @binding(4) var<storage, read_write> result: array<u32>;
-// norm_gradients: a chunk's part of the gradients of gamma and beta, [G, 2, D].
-@group(0) @binding(5) var<storage, read_write> chunks: array<f32>;
 
-// norm_sums: the same to read, and its sums [D].
+// norm_sums: the chunks' parts of the gradients of gamma and beta, [G, 2, D], and their sums [D].
 @group(0) @binding(1) var<storage, read_write> chunk_sums: array<f32>;
 @group(0) @binding(2) var<storage, read_write> of_gamma: array<f32>;
 @group(0) @binding(3) var<storage, read_write> of_beta: array<f32>;
@@ -94,7 +96,7 @@ fn team_sum(share: vec2<f32>, thread: u32) -> vec2<f32> {
     return sum;
 }
 
-// The columns of a lane's quad: two pairs side by side where a word holds a pair.
+// The columns of a lane's quad.
 fn columns(lane: u32, quad: u32) -> vec4<u32> {
     if HALVES {
         let first = 2u * lane + 4u * quad * LANES;
@@ -185,22 +187,22 @@ fn quad_of_gradient(first: u32, at: vec4<u32>, width: u32) -> vec4<f32> {
     return select(vec4<f32>(), values, at < vec4<u32>(width));
 }
 
-// Of the row that begins at the word `first`.
-fn store(row: mat4x4<f32>, first: u32, lane: u32, width: u32) {
-    store_quad(row[0], first, columns(lane, 0u), width);
+// Of the row that begins at the word `first`, f32 or pairs of f16.
+fn store(row: mat4x4<f32>, halves: bool, first: u32, lane: u32, width: u32) {
+    store_quad(row[0], halves, first, columns(lane, 0u), width);
     if QUADS > 1u {
-        store_quad(row[1], first, columns(lane, 1u), width);
+        store_quad(row[1], halves, first, columns(lane, 1u), width);
     }
     if QUADS > 2u {
-        store_quad(row[2], first, columns(lane, 2u), width);
+        store_quad(row[2], halves, first, columns(lane, 2u), width);
     }
     if QUADS > 3u {
-        store_quad(row[3], first, columns(lane, 3u), width);
+        store_quad(row[3], halves, first, columns(lane, 3u), width);
     }
 }
 
-fn store_quad(values: vec4<f32>, first: u32, at: vec4<u32>, width: u32) {
-    if HALVES {
+fn store_quad(values: vec4<f32>, halves: bool, first: u32, at: vec4<u32>, width: u32) {
+    if halves {
         if at.x < width {
             result[first + at.x / 2u] = packed(values.xy);
         }
@@ -266,10 +268,10 @@ fn norm(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let variance = team_sum(vec2<f32>(sum_of(product(centred, centred)), 0.0), thread).x / f32(width);
     let made = product(centred * inverseSqrt(variance + params.epsilon), factors) + shifts;
     let words = select(width, width / 2u, HALVES);
-    store(made, params.base.w / 4u + row * words, lane, select(0u, width, present));
+    store(made, HALVES, params.base.w / 4u + row * words, lane, select(0u, width, present));
 }
 
-// Gradients of x, and of gamma and beta as far as they come from this workgroup's chunk of rows.
+// The gradient of x, for `deliver`, and those of gamma and beta as far as they come from this workgroup's chunk of rows.
 @compute @workgroup_size(256)
 fn norm_gradients(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let group = workgroup.y * gradient_params.groups_x + workgroup.x;
@@ -288,6 +290,7 @@ fn norm_gradients(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_in
         let end = select(0u, width, row < rows);
         let values = row_of_x(gradient_params.base.x / 4u + row * width, lane, end);
         let slope = row_of_gradient(gradient_params.base.z / 4u + row * width, lane, end);
+        let before = known(row, lane, end);
         let scaled = product(slope, factors);
         let means = team_sum(vec2<f32>(sum_of(values), sum_of(scaled)), thread) / f32(width);
         let centred = centred_at(means.x, values, lane, end);
@@ -298,9 +301,9 @@ fn norm_gradients(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_in
         to_gamma += product(slope, normal);
         to_beta += slope;
         let turned = centred_at(means.y, scaled, lane, end) - normal * (factor * moments.y);
-        store(turned * factor, gradient_params.base.w / 4u + row * width, lane, end);
+        deliver(turned * factor, before, row, lane, end);
     }
-    let place = gradient_params.chunks_base / 4u + group * 2u * width;
+    let place = first_of_chunks() + group * 2u * width;
     store_chunk(to_gamma[0], to_beta[0], 0u, place, thread);
     if QUADS > 1u {
         store_chunk(to_gamma[1], to_beta[1], 1u, place, thread);
@@ -316,12 +319,12 @@ fn norm_gradients(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_in
 // Sums over teams of one quad of each lane, to the columns that it has.
 fn store_chunk(to_gamma: vec4<f32>, to_beta: vec4<f32>, quad: u32, place: u32, thread: u32) {
     let width = gradient_params.width;
-    let at = thread / LANES * 4u * LANES + thread % LANES;
+    let at = thread / LANES * 4u * LANES + columns(thread % LANES, 0u);
     workgroupBarrier();
-    quads[at] = vec2<f32>(to_gamma.x, to_beta.x);
-    quads[at + LANES] = vec2<f32>(to_gamma.y, to_beta.y);
-    quads[at + 2u * LANES] = vec2<f32>(to_gamma.z, to_beta.z);
-    quads[at + 3u * LANES] = vec2<f32>(to_gamma.w, to_beta.w);
+    quads[at.x] = vec2<f32>(to_gamma.x, to_beta.x);
+    quads[at.y] = vec2<f32>(to_gamma.y, to_beta.y);
+    quads[at.z] = vec2<f32>(to_gamma.z, to_beta.z);
+    quads[at.w] = vec2<f32>(to_gamma.w, to_beta.w);
     workgroupBarrier();
     for (var i = thread; i < 4u * LANES; i += THREADS) {
         let column = quad * 4u * LANES + i;

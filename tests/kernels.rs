@@ -339,6 +339,40 @@ fn rows_over_the_largest_binding_are_split() {
     close("softmax", &inside(&gpu, &made), &reference::softmax::softmax(&scores, width, columns, scale));
 }
 
+/// On top of a residual over more values than may be bound; and along a path, all rows at once, whose buffers are as many as WebGPU grants.
+#[test]
+fn gradients_of_norms_go_on_beside_a_residual() {
+    let small = own_device(|limits| wgpu::Limits { max_storage_buffer_binding_size: 1 << 16, ..limits });
+    let Some((small, gpu)) = small.zip(default_limits()) else { return };
+    let width = 96;
+    // Samples that end within a workgroup's rows; the last workgroup's are not whole.
+    for (gpu, faces, tokens) in [(&small, 1, 4_001), (&gpu, 7, 19)] {
+        let count = faces * tokens;
+        let rows = layer_norm::Rows::of(count, width, 1e-6).unwrap();
+        let [x, gradient, residual] = [1, 2, 3].map(|salt| values(count * width, salt));
+        let (gamma, mask) = (values(width, 4), values(faces, 5));
+        let [of_x, of_gamma, of_beta] = reference::layer_norm::gradients(&x, &gamma, &gradient, 1e-6);
+        let [sum, masked] = reference::layer_norm::along(&of_x, &residual, &mask);
+        let sizes = rows.onto_sizes();
+        let [x, gamma, gradient, residual] =
+            [(&x, 0), (&gamma, 1), (&gradient, 2), (&residual, 3)].map(|(v, i): (_, usize)| placed(gpu, v, sizes[i]));
+        let empty = |n: usize, size: u64| placed(gpu, &vec![f32::NAN; n], size);
+        let (of_x, chunks) = (empty(count * width, sizes[4]), empty(rows.chunks() * 2 * width, sizes[5]));
+        if faces == 1 {
+            gpu.run(&[layer_norm::gradients_onto(&rows, [x, gamma, gradient, residual, of_x.clone(), chunks.clone()])]).unwrap();
+        } else {
+            let (mask, branch) = (placed(gpu, &mask, 0), empty(count * width / 2, 0));
+            let operands = [x, gamma, gradient, residual, mask, of_x.clone(), branch.clone(), chunks.clone()];
+            gpu.run(&[layer_norm::gradients_along(&rows, operands)]).unwrap();
+            within(1e-3, "branch", &unpaired(&inside(gpu, &branch)), &masked);
+        }
+        close("x", &inside(gpu, &of_x), &sum);
+        let sums = reference::column_sums::column_sums(&inside(gpu, &chunks), 2 * width);
+        close("gamma", &sums[..width], &of_gamma);
+        close("beta", &sums[width..], &of_beta);
+    }
+}
+
 /// Of both types, from and to the middle of buffers: one row; fewer columns than a workgroup has lanes, and more; chunks of rows, of which
 /// the last is not whole.
 #[test]

@@ -12,7 +12,7 @@ use moue::config::DeviceChoice;
 use moue::engine::adapters::{Api, adapters};
 use moue::engine::device::open;
 use moue::engine::read_values;
-use moue::kernels::layers::Layers;
+use moue::kernels::layers::{Layers, Path};
 use moue::kernels::reference::{layer_norm, softmax};
 
 const EPSILON: f64 = 1e-6;
@@ -56,6 +56,26 @@ fn norm_gradients<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, gradient: Tens
     [read_values(Tensor::<D>::from_dispatch(x)).unwrap(), gamma, beta]
 }
 
+/// Gradients of x on top of a residual, of gamma and of beta.
+fn norm_onto([x, gradient, residual]: [Tensor<2>; 3], gamma: Tensor<1>) -> [Vec<f32>; 3] {
+    let [x, gradient, residual] = [x, gradient, residual].map(Tensor::into_dispatch);
+    let (x, gamma, beta) = <Dispatch as Layers>::norm_gradients_onto(x, gamma.into_dispatch(), gradient, residual, EPSILON);
+    let [gamma, beta] = [gamma, beta].map(|v| read_values(Tensor::<1>::from_dispatch(v)).unwrap());
+    [read_values(Tensor::<2>::from_dispatch(x)).unwrap(), gamma, beta]
+}
+
+/// The same, with what comes of the first along a path in the second place.
+fn norm_along([x, gradient, residual]: [Tensor<2>; 3], gamma: Tensor<1>, mask: Option<Tensor<2>>) -> [Vec<f32>; 4] {
+    let [x, gradient, residual] = [x, gradient, residual].map(Tensor::into_dispatch);
+    let path = mask.map_or(Path::Whole, |mask| Path::Masked(mask.into_dispatch()));
+    let made = <Dispatch as Layers>::norm_gradients_along(x, gamma.into_dispatch(), gradient, residual, path, EPSILON);
+    let (x, branch, gamma, beta) = made;
+    let branch = Tensor::<2>::from_dispatch(branch);
+    assert_eq!(branch.dtype(), DType::F16);
+    let [gamma, beta] = [gamma, beta].map(|v| read_values(Tensor::<1>::from_dispatch(v)).unwrap());
+    [read_values(Tensor::<2>::from_dispatch(x)).unwrap(), read_values(branch).unwrap(), gamma, beta]
+}
+
 fn weights_of(scores: Tensor<2>, columns: usize, scale: f32, dtype: DType) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as Layers>::softmax_of(scores.into_dispatch(), columns, scale, dtype))
 }
@@ -93,6 +113,51 @@ fn norms_of_every_width() {
             let mut beta = beta;
             beta[width - 1] += 1e-3;
             assert!(error(&made, &layer_norm::norm(&x, &gamma, &beta, EPSILON)) > 2e-5, "{name}, [{rows}, {width}]");
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What a block's backward pass asks of a norm: a residual on top, and a branch of every row, each a sample with a value of the mask.
+#[test]
+fn norms_of_every_width_before_a_branch() {
+    let mut wrong = Vec::new();
+    let mut check = |what: String, ours: &[f32], exact: &[f32], bound: f64| {
+        let worst = error(ours, exact);
+        if worst > bound {
+            wrong.push(format!("{what}: {worst}"));
+        }
+    };
+    for (name, device) in devices() {
+        for (rows, width) in WIDTHS.iter().flat_map(|w| [1, 3, 1576].map(|r| (r, *w))).filter(|(r, w)| r * w <= 1576 * 1025) {
+            let [x, gradient, residual] = [1, 2, 5].map(|salt| values(rows * width, salt));
+            let (gamma, factors) = (values(width, 3), values(rows, 6));
+            let on_device = || [&x, &gradient, &residual].map(|v| tensor(v, [rows, width], &device));
+            let scale = || tensor(&gamma, [width], &device);
+            let [of_x, of_gamma, of_beta] = layer_norm::gradients(&x, &gamma, &gradient, EPSILON);
+            let [sum, masked] = layer_norm::along(&of_x, &residual, &factors);
+            let case = format!("{name}, [{rows}, {width}]");
+            let parts = ["x", "gamma", "beta"];
+            for (what, (ours, exact)) in parts.iter().zip(norm_onto(on_device(), scale()).iter().zip([&sum, &of_gamma, &of_beta])) {
+                check(format!("{case}, onto a residual, gradient of {what}"), ours, exact, 2e-5);
+            }
+            // Rows of f16 are whole words; burn's operations on a GPU, for rows that are too wide, need an f16 that not every driver has.
+            if width % 2 == 1 || width > 4096 {
+                continue;
+            }
+            let mask = tensor(&factors, [rows, 1], &device);
+            for (path, mask, branch) in [("whole", None, &sum), ("masked", Some(mask), &masked)] {
+                let [ours, along, ours_gamma, ours_beta] = norm_along(on_device(), scale(), mask);
+                let case = format!("{case}, {path}");
+                check(format!("{case}, gradient of x"), &ours, &sum, 2e-5);
+                check(format!("{case}, branch"), &along, branch, 1e-3);
+                check(format!("{case}, gradient of gamma"), &ours_gamma, &of_gamma, 2e-5);
+                check(format!("{case}, gradient of beta"), &ours_beta, &of_beta, 2e-5);
+            }
+            // The mask of another row would be told.
+            if rows > 1 {
+                assert!(error(&masked, &layer_norm::along(&of_x, &residual, &[&factors[1..], &factors[..1]].concat())[1]) > 1e-3, "{case}");
+            }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");

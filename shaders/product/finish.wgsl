@@ -1,5 +1,5 @@
-// Hands C to `finish` (product/endings) by fours. What a lane holds of a cooperative matrix is the driver's secret, so values go through
-// workgroup memory.
+// Hands C to `finish` (product/endings) by fours, with what is known of each of them beforehand (`Before`). What a lane holds of a
+// cooperative matrix is the driver's secret, so values go through workgroup memory.
 
 // Values from one row of `scratch` to the next.
 const SCRATCH_ROW = WIDE_SCRATCH;
@@ -9,10 +9,10 @@ var<workgroup> scratch: array<f32, 128u * WIDE_SCRATCH>;
 
 // What is known beforehand of a lane's fours of 16 x 32 values, which lie four rows apart.
 struct Known {
-    first: vec2<u32>,
-    second: vec2<u32>,
-    third: vec2<u32>,
-    fourth: vec2<u32>,
+    first: Before,
+    second: Before,
+    third: Before,
+    fourth: Before,
 }
 
 // Where the first of a lane's fours lies in 16 x 32 values.
@@ -21,7 +21,7 @@ fn own(lane: u32) -> vec2<u32> {
 }
 
 // What lies behind the last row or column is read from there: a condition around a load keeps drivers from having many of them under way.
-fn known_at(first: u32, row: u32, column: u32) -> vec2<u32> {
+fn known_at(first: u32, row: u32, column: u32) -> Before {
     return known(first + min(row, params.m - 1u) * params.row_c + min(column, params.columns - 4u));
 }
 
@@ -37,7 +37,7 @@ fn known_of(lane: u32, first: u32, row: u32, column: u32) -> Known {
 }
 
 // The four in `scratch`, of C at a row and column.
-fn finish_four(four: u32, first: u32, row: u32, column: u32, before: vec2<u32>) {
+fn finish_four(four: u32, first: u32, row: u32, column: u32, before: Before) {
     if row < params.m && column < params.columns {
         let values = vec4<f32>(scratch[four], scratch[four + 1u], scratch[four + 2u], scratch[four + 3u]);
         finish(first + row * params.row_c + column, column, values, before);

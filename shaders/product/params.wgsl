@@ -9,8 +9,9 @@ struct Params {
     // Workgroups with work, and workgroups along x of the dispatch.
     groups: u32,
     groups_x: u32,
-    // Of a fifth buffer, if there is one.
+    // Of a fifth and a sixth buffer, if there are so many.
     base_of_fifth: u32,
+    base_of_sixth: u32,
     m: u32,
     // Columns of B that count; the product's others of `columns` are zero.
     n: u32,

@@ -4,24 +4,43 @@
 use super::gpu::{Constants, Kernel, Launch, Operand};
 use super::teams::Team;
 
-const SOURCE: &str = concat!(include_str!("../../shaders/shared/halves.wgsl"), "\n", include_str!("../../shaders/layer_norm.wgsl"));
+/// The shader's text behind those parts of layer_norm/ that say where results go.
+macro_rules! source {
+    ($($part:literal),+) => {
+        concat!(
+            include_str!("../../shaders/shared/halves.wgsl"),
+            "\n",
+            $(include_str!(concat!("../../shaders/layer_norm/", $part, ".wgsl")), "\n",)+
+            include_str!("../../shaders/layer_norm.wgsl")
+        )
+    };
+}
+
+const ALONE: &str = source!("alone");
+
+const fn kernel(name: &'static str, source: &'static str, entry: &'static str, buffers: usize, results: usize) -> Kernel {
+    Kernel { name, source, entry, buffers, results, checks_itself: false, varies: false }
+}
 
 /// x `[R, D]`, gamma `[D]`, beta `[D]`, result `[R, D]` of f32 or f16.
-pub static NORM: Kernel =
-    Kernel { name: "layer_norm", source: SOURCE, entry: "norm", buffers: 4, results: 1, checks_itself: false, varies: false };
+pub static NORM: Kernel = kernel("layer_norm", ALONE, "norm", 4, 1);
 /// x `[R, D]`, gamma `[D]`, gradient of the output `[R, D]`, of x `[R, D]`, and sums of chunks `[G, 2, D]`.
-pub static GRADIENTS: Kernel =
-    Kernel { name: "layer_norm", source: SOURCE, entry: "norm_gradients", buffers: 5, results: 2, checks_itself: false, varies: false };
+pub static GRADIENTS: Kernel = kernel("layer_norm", ALONE, "norm_gradients", 5, 2);
+/// x `[R, D]`, gamma `[D]`, gradient of the output and a residual `[R, D]`, that of x on top of the residual `[R, D]`, and sums of chunks.
+pub static GRADIENTS_ONTO: Kernel = kernel("layer_norm/onto", source!("residual", "onto"), "norm_gradients", 6, 2);
+/// The same with a mask `[B]` before the results, and with what it leaves of the sum, `[R, D]` of f16, before those of chunks.
+pub static GRADIENTS_ALONG: Kernel = kernel("layer_norm/along", source!("residual", "along"), "norm_gradients", 8, 3);
 /// Sums of chunks `[G, 2, D]`, gradients of gamma and beta `[D]`.
-pub static SUMS: Kernel =
-    Kernel { name: "layer_norm", source: SOURCE, entry: "norm_sums", buffers: 3, results: 2, checks_itself: false, varies: false };
+pub static SUMS: Kernel = kernel("layer_norm", ALONE, "norm_sums", 3, 2);
 
+/// Buffers that parameters of gradients have a place for.
+const MOST_BUFFERS: usize = 8;
 /// Chunks of rows at most, unless there are more rows than so many chunks of one turn hold: enough to keep a GPU busy.
 const CHUNKS: usize = 1024;
 /// Columns of a workgroup of [`SUMS`], as in the shader.
 const COLUMNS: usize = 16;
 
-/// The constants of [`NORM`] and [`GRADIENTS`] for rows shared by `team`; `halves`: a norm in half precision.
+/// The constants of norms and gradients for rows shared by `team`; `halves`: a norm in half precision, or [`GRADIENTS_ALONG`].
 pub fn constants(team: Team, halves: bool) -> Constants {
     let mut all = team.constants();
     all.push(("HALVES", u32::from(halves)));
@@ -74,6 +93,27 @@ impl Rows {
         let rows = (self.team.rows() * self.turns()) as u64 * self.bytes();
         [rows, 0, rows, rows, 2 * self.bytes()]
     }
+
+    /// And for [`gradients_onto`].
+    pub fn onto_sizes(&self) -> [u64; 6] {
+        let [x, gamma, gradient, of_x, chunk] = self.gradient_sizes();
+        [x, gamma, gradient, of_x, of_x, chunk]
+    }
+
+    /// A sample of the launch is a chunk; one of what is normed has `rows_each`, if there is a mask.
+    fn gradients<P>(&self, kernel: &'static Kernel, halves: bool, rows_each: usize, operands: Vec<Operand<P>>) -> Launch<P> {
+        // All have the places where the fifth to the eighth of the buffers begin.
+        let beginnings = std::iter::repeat_n(0, MOST_BUFFERS - kernel.buffers);
+        let params = [self.width as u32, self.epsilon.to_bits(), self.turns() as u32, rows_each as u32];
+        Launch {
+            kernel,
+            constants: constants(self.team, halves),
+            operands,
+            samples: self.chunks(),
+            groups: 1,
+            params: beginnings.chain(params).collect(),
+        }
+    }
 }
 
 /// The norm of x, of f16 if `halves`.
@@ -94,14 +134,26 @@ pub fn norm<P>(rows: &Rows, halves: bool, operands: [Operand<P>; 4]) -> Launch<P
 
 /// Gradients of x, and of gamma and beta chunk by chunk.
 pub fn gradients<P>(rows: &Rows, operands: [Operand<P>; 5]) -> Launch<P> {
-    Launch {
-        kernel: &GRADIENTS,
-        constants: constants(rows.team, false),
-        operands: operands.into(),
-        samples: rows.chunks(),
-        groups: 1,
-        params: vec![rows.width as u32, rows.epsilon.to_bits(), rows.turns() as u32],
-    }
+    rows.gradients(&GRADIENTS, false, 0, operands.into())
+}
+
+/// The same with the gradient of x on top of a residual.
+pub fn gradients_onto<P>(rows: &Rows, operands: [Operand<P>; 6]) -> Launch<P> {
+    rows.gradients(&GRADIENTS_ONTO, false, 0, operands.into())
+}
+
+/// [`gradients_onto`], and the sum in half precision, times a mask's value for each sample. This launch is not cut, whatever the operands
+/// say: behind the first part of the rows a shader would not know whose row it has.
+///
+/// # Panics
+/// If rows of f16 were not whole words, or samples of the mask not whole rows.
+pub fn gradients_along<P>(rows: &Rows, operands: [Operand<P>; 8]) -> Launch<P> {
+    let samples = (operands[4].size / 4) as usize;
+    assert!(rows.halves(), "{} values of f16 are not whole words", rows.width);
+    assert!(samples > 0 && rows.rows.is_multiple_of(samples), "{} rows of {samples} samples", rows.rows);
+    let whole = operands.map(|operand| Operand { per_sample: 0, ..operand });
+    let launch = rows.gradients(&GRADIENTS_ALONG, true, rows.rows / samples, whole.into());
+    Launch { samples: 1, groups: rows.chunks(), ..launch }
 }
 
 /// Sums over chunks.

@@ -8,9 +8,9 @@
 //!                              others --------> operations (burn's tensor operations)
 //! ```
 //! A kernel is five files with one name: shader, host side, CPU twin, golden vectors (`tests/golden/`) and bench. A shader may be put together
-//! of several texts: `shaders/product/` has the parts of products, `shaders/shared/` what several kernels have in common. Kernels are part of
-//! burn's backends through an extension, [`Kernels`], so they work inside fusion and autodiff. Gathering rows serves encoders that see
-//! visible patches only (MAE, masks in finetuning); dropout draws its masks where it is computed.
+//! of several texts: `shaders/product/` and `shaders/layer_norm/` have the parts of these two, `shaders/shared/` what several have in common.
+//! Kernels are part of burn's backends through an extension, [`Kernels`], so they work inside fusion and autodiff. Gathering rows serves
+//! encoders that see visible patches only (MAE, masks in finetuning); dropout draws its masks where it is computed.
 //!
 //! [`layers`] holds the transformer's ordinary layers as one operation each: over slices on the CPU, by the kernels `product`, `attention`,
 //! `layer_norm`, `softmax` and `column_sums` on a GPU. [`updates`] has what comes after the backward pass: the length of the gradient (`squares`) and the

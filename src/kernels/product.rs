@@ -4,16 +4,18 @@
 //! burn has such kernels, too. On an H200 under Vulkan they reach a twentieth of what the device can do, and each shape is tuned for seconds
 //! before the first step. These are two kernels for all shapes. Cooperative matrices multiply f16 where a device has what the first kernel is
 //! written for; else the second one does, which needs no feature. Either is used where it gives right results when the device is opened
-//! ([`Gpu::products`]); where none does, products are burn's.
+//! ([`Gpu::products`](super::gpu::Gpu::products)); where none does, products are burn's.
 //!
 //! What a layer does with a product in half precision, before anybody else reads it, is done while its values are still in registers
-//! ([`Ending`]): bias, activation and its gradient, rounding.
+//! ([`Ending`]): bias, activation and its gradient, rounding, the sum with a residual.
 
-use super::gpu::{ALIGNED, BASES, Constants, Gpu, GpuError, Kernel, Launch, Operand, Region};
-use half::f16;
+mod trial;
+
+use super::gpu::{ALIGNED, BASES, Constants, Kernel, Launch, Operand, Region};
 use std::fmt;
-use wgpu::util::{BufferInitDescriptor, DeviceExt};
-use wgpu::{BufferUsages, CooperativeScalarType, Features};
+use wgpu::{CooperativeScalarType, Features};
+
+pub use trial::works;
 
 /// A shader's text: `enable` stands first in it, so parts are put together in the order in which they are named.
 macro_rules! source {
@@ -42,6 +44,7 @@ macro_rules! kernels {
             ending!($name, "biased", 4, 1: $first $rest),
             ending!($name, "activated", 5, 2: $first $rest),
             ending!($name, "gradient", 4, 1: $first $rest),
+            ending!($name, "residual", 6, 1: $first $rest),
         ]
     };
     (@single $name:literal: [$($first:literal),*] [$($single:literal),+]) => {
@@ -54,7 +57,9 @@ const fn kernel(name: &'static str, source: &'static str, buffers: usize, result
 }
 
 /// Ways to finish a product.
-const FINISHES: usize = 5;
+const FINISHES: usize = 6;
+/// Buffers of a kernel at most.
+const MOST_BUFFERS: usize = 6;
 pub static MATRICES: [Kernel; FINISHES] = kernels!("product": ["product/matrices.wgsl", "product/params.wgsl"]
     ["product/store.wgsl", "product.wgsl"] ["product/finish.wgsl", "product.wgsl"]);
 pub static EMULATED: [Kernel; FINISHES] = kernels!("product/emulated": ["product/emulated.wgsl", "product/params.wgsl"]
@@ -152,6 +157,7 @@ impl Way {
             Finish::Biased => 2,
             Finish::Activated { .. } => 3,
             Finish::Gradient { .. } => 4,
+            Finish::Residual => 5,
         };
         &kernels[place]
     }
@@ -183,6 +189,15 @@ pub enum Finish {
     Activated { relu: bool },
     /// f16: C is the gradient of what an activation has made; this is that of what it was made of.
     Gradient { relu: bool },
+    /// f32, with a bias for each column, times a mask's value for the sample, on top of a residual.
+    Residual,
+}
+
+impl Finish {
+    /// Of a value of C.
+    fn bytes(self) -> usize {
+        if matches!(self, Self::Single | Self::Residual) { 4 } else { 2 }
+    }
 }
 
 /// [`Finish`] with the operands that it takes beside C, which has the type that it says. Those as large as C lie as it does.
@@ -203,6 +218,13 @@ pub enum Ending<P = Region> {
         inner: Operand<P>,
         relu: bool,
     },
+    Residual {
+        bias: Operand<P>,
+        /// f32, of the size of C.
+        residual: Operand<P>,
+        /// f32 `[B]`: of C's samples, one after the other as [`Matrices::sample`] says, also where [`Sizes`] take all of them for one.
+        mask: Operand<P>,
+    },
 }
 
 impl<P> Ending<P> {
@@ -213,12 +235,8 @@ impl<P> Ending<P> {
             Self::Biased(_) => Finish::Biased,
             Self::Activated { relu, .. } => Finish::Activated { relu },
             Self::Gradient { relu, .. } => Finish::Gradient { relu },
+            Self::Residual { .. } => Finish::Residual,
         }
-    }
-
-    /// Of a value of C.
-    fn bytes(&self) -> usize {
-        if matches!(self, Self::Single) { 4 } else { 2 }
     }
 
     /// All operands in the order of a shader's buffers.
@@ -228,16 +246,23 @@ impl<P> Ending<P> {
             Self::Biased(bias) => vec![a, b, bias, c],
             Self::Activated { bias, result, .. } => vec![a, b, bias, c, result],
             Self::Gradient { inner, .. } => vec![a, b, inner, c],
+            Self::Residual { bias, residual, mask } => vec![a, b, bias, residual, mask, c],
         }
     }
 
-    /// Of operands beside a C of so many bytes.
-    fn check(&self, sizes: &Sizes, c: u64) {
+    /// Of operands beside C.
+    fn check(&self, sizes: &Sizes, c: &Matrices<P>) {
+        let for_columns = |bias: &Operand<P>| bias.size >= 4 * sizes.columns as u64;
+        let as_large = |other: &Operand<P>| other.size >= c.operand.size;
         let fits = match self {
             Self::Single | Self::Rounded => true,
-            Self::Biased(bias) => bias.size >= 4 * sizes.columns as u64,
-            Self::Activated { bias, result, .. } => bias.size >= 4 * sizes.columns as u64 && result.size >= c,
-            Self::Gradient { inner, .. } => inner.size >= c,
+            Self::Biased(bias) => for_columns(bias),
+            Self::Activated { bias, result, .. } => for_columns(bias) && as_large(result),
+            Self::Gradient { inner, .. } => as_large(inner),
+            Self::Residual { bias, residual, mask } => {
+                let masked = mask.size * c.sample as u64;
+                for_columns(bias) && as_large(residual) && masked >= c.operand.size - 4 * c.first as u64
+            }
         };
         assert!(fits, "operands that are smaller than C: {sizes:?}");
         assert!(sizes.splits == 1 || matches!(self, Self::Single), "the end of a sum that is in parts");
@@ -340,7 +365,8 @@ pub fn uses(way: Way) -> Vec<Use> {
     // Of attention, where C with few columns is another shader.
     let tall = [(Turned::B, true, Finish::Single), (Turned::NEITHER, true, Finish::Rounded), (Turned::A, true, Finish::Rounded)];
     let tall = tall.into_iter().filter(|_| !matches!(way, Way::Plain { .. }));
-    linear.into_iter().chain(rounded).chain([(Turned::NEITHER, false, Finish::Biased)]).chain(activated).chain(tall).collect()
+    let with_bias = [Finish::Biased, Finish::Residual].map(|finish| (Turned::NEITHER, false, finish));
+    linear.into_iter().chain(rounded).chain(with_bias).chain(activated).chain(tall).collect()
 }
 
 /// The ways that a device may have for products of f32 and of f16, best first. [`works`] tells whether it has them indeed.
@@ -378,14 +404,14 @@ pub fn launch<P>(way: Way, turned: Turned, sizes: &Sizes, [a, b, c]: [Matrices<P
     a.check(sizes, stored(turned.a, sizes.m, sizes.k), way.bytes());
     b.check(sizes, stored(turned.b, sizes.k, sizes.n), way.bytes());
     assert!(sizes.k > (sizes.splits - 1) * sizes.k_each() && sizes.n > 0, "nothing to multiply: {sizes:?}");
+    let finish = ending.finish();
     // Parts follow one another.
-    c.check(sizes, [sizes.splits * sizes.m, sizes.columns], ending.bytes());
-    ending.check(sizes, c.operand.size);
+    c.check(sizes, [sizes.splits * sizes.m, sizes.columns], finish.bytes());
+    ending.check(sizes, &c);
     assert!(sizes.splits == 1 || sizes.samples * sizes.heads == 1, "parts of many matrices");
     assert!(sizes.columns >= sizes.n && sizes.columns.is_multiple_of(way.columns()), "columns that are not whole multiples");
     // Else what is behind a row of B would count as columns.
     assert!(turned.b || sizes.n == sizes.columns || sizes.n.is_multiple_of(way.whole()), "columns behind the rows of B");
-    let finish = ending.finish();
     let kernel = way.kernel(finish);
     let params = [
         sizes.m,
@@ -410,160 +436,15 @@ pub fn launch<P>(way: Way, turned: Turned, sizes: &Sizes, [a, b, c]: [Matrices<P
         c.first,
     ]
     .map(|v| v as u32);
-    // All shaders have the place where the fifth of the buffers begins.
-    let fifth = if kernel.buffers > BASES { None } else { Some(0) };
+    // All shaders have the places where the fifth and the sixth of the buffers begin.
+    let beginnings = std::iter::repeat_n(0, MOST_BUFFERS - kernel.buffers.max(BASES));
     Launch {
         kernel,
         constants: way.constants(turned, sizes.tall, finish),
         operands: ending.operands([a.operand, b.operand, c.operand]),
         samples: 1,
         groups: sizes.groups(way),
-        params: fifth.into_iter().chain(params).collect(),
-    }
-}
-
-/// Whether the kernels multiply right on a device: drivers differ in what they make of cooperative matrices. Small whole numbers, which f16
-/// and f32 hold exactly, in everything that layers ask for, with edges in all directions; of GELU, which makes other numbers of them, only
-/// that it runs.
-pub fn works(gpu: &Gpu, way: Way) -> Result<bool, GpuError> {
-    for (turned, tall, finish) in uses(way) {
-        let exact = !matches!(finish, Finish::Activated { relu: false } | Finish::Gradient { relu: false });
-        let heads = Sizes { samples: 2, heads: 2, m: 19, n: if turned.b { 21 } else { 24 }, columns: 32, k: 45, splits: 1, tall };
-        let whole = Sizes { tall, ..Sizes::plain(261, 70, 144) };
-        let parts = Sizes { splits: if finish == Finish::Single { 2 } else { 1 }, ..whole };
-        for sizes in [heads, parts] {
-            if !Trial::new(turned, finish, sizes).agrees(gpu, way)? && exact {
-                return Ok(false);
-            }
-        }
-    }
-    Ok(true)
-}
-
-/// Matrices of a trial, and where they lie.
-struct Trial {
-    turned: Turned,
-    finish: Finish,
-    sizes: Sizes,
-    /// Rows and columns of A, B and C as stored, for each head.
-    shapes: [[usize; 2]; 3],
-    a: Vec<f32>,
-    b: Vec<f32>,
-    /// For each column.
-    bias: Vec<f32>,
-    /// As C lies.
-    inner: Vec<f32>,
-}
-
-/// What stands in front of each matrix of a trial.
-const FIRST: usize = 8;
-/// What results hold beforehand.
-const UNTOUCHED: f32 = -1000.5;
-
-/// Whole numbers from -5 to 5.
-fn number(i: usize, salt: usize) -> f32 {
-    ((i * 7919 + salt) % 11) as f32 - 5.0
-}
-
-impl Trial {
-    fn new(turned: Turned, finish: Finish, sizes: Sizes) -> Self {
-        let Sizes { m, n, columns, k, .. } = sizes;
-        let stored = |turned: bool, rows: usize, columns: usize| if turned { [columns, rows] } else { [rows, columns] };
-        let wide = |[rows, columns]: [usize; 2]| [rows, columns.next_multiple_of(EIGHT) + FOUR];
-        let shapes = [wide(stored(turned.a, m, k)), wide(stored(turned.b, k, n)), [m, columns + FOUR]];
-        let matrices = sizes.samples * sizes.heads;
-        // Zero behind the columns that count, as the shader wants it; nothing counts on what is behind the rows.
-        let fill = |[rows, row]: [usize; 2], used: usize, salt: usize| -> Vec<f32> {
-            let value = |i: usize| if i % row < used { number(i, salt) } else { 0.0 };
-            (0..FIRST + matrices * rows * row).map(|i| if i < FIRST { 99.0 } else { value(i - FIRST) }).collect()
-        };
-        let a = fill(shapes[0], if turned.a { m } else { k }, 1);
-        let b = fill(shapes[1], if turned.b { k } else { n }, 5);
-        let bias = (0..columns).map(|i| number(i, 3)).collect();
-        let inner = fill(shapes[2], columns, 7);
-        Self { turned, finish, sizes, shapes, a, b, bias, inner }
-    }
-
-    /// Values of C, which is the last of the results, in the order of memory.
-    fn expected(&self) -> Vec<f32> {
-        let Sizes { m, n, columns, k, splits, .. } = self.sizes;
-        let [[a_rows, a_row], [b_rows, b_row], [_, c_row]] = self.shapes;
-        let matrices = self.sizes.samples * self.sizes.heads;
-        let mut c = vec![UNTOUCHED; FIRST + splits * matrices * m * c_row];
-        for (place, value) in c[FIRST..].iter_mut().enumerate() {
-            let (matrix, row, column) = (place / (m * c_row), place / c_row % m, place % c_row);
-            let (part, matrix) = (matrix / matrices, matrix % matrices);
-            if column >= columns {
-                continue;
-            }
-            let a = |i: usize| self.a[FIRST + matrix * a_rows * a_row + if self.turned.a { i * a_row + row } else { row * a_row + i }];
-            let b =
-                |i: usize| self.b[FIRST + matrix * b_rows * b_row + if self.turned.b { column * b_row + i } else { i * b_row + column }];
-            let each = self.sizes.k_each();
-            let inside = if column < n { part * each..((part + 1) * each).min(k) } else { 0..0 };
-            let sum: f32 = inside.map(|i| a(i) * b(i)).sum();
-            *value = match self.finish {
-                Finish::Single | Finish::Rounded => sum,
-                Finish::Biased => sum + self.bias[column],
-                Finish::Activated { .. } => (sum + self.bias[column]).max(0.0),
-                Finish::Gradient { .. } => {
-                    if self.inner[FIRST + place] > 0.0 {
-                        sum
-                    } else {
-                        0.0
-                    }
-                }
-            };
-        }
-        c
-    }
-
-    fn agrees(&self, gpu: &Gpu, way: Way) -> Result<bool, GpuError> {
-        let expected = self.expected();
-        let operand = |contents: &[u8]| {
-            let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC;
-            let buffer = gpu.device().create_buffer_init(&BufferInitDescriptor { label: Some("product"), contents, usage });
-            Operand { size: buffer.size(), place: Region { buffer, offset: 0 }, per_sample: 0 }
-        };
-        let single = |values: &[f32]| operand(bytemuck::cast_slice(values));
-        let halves = |values: &[f32]| operand(&values.iter().flat_map(|v| f16::from_f32(*v).to_ne_bytes()).collect::<Vec<_>>());
-        let stored = |values: &[f32]| match way {
-            Way::Matrices | Way::Plain { halves: true } => halves(values),
-            Way::Plain { halves: false } => single(values),
-            Way::Emulated => operand(&values.iter().map(|v| *v as i8 as u8).collect::<Vec<_>>()),
-        };
-        let untouched = vec![UNTOUCHED; expected.len()];
-        let result = || if self.finish == Finish::Single { single(&untouched) } else { halves(&untouched) };
-        let ending = match self.finish {
-            Finish::Single => Ending::Single,
-            Finish::Rounded => Ending::Rounded,
-            Finish::Biased => Ending::Biased(single(&self.bias)),
-            Finish::Activated { relu } => Ending::Activated { bias: single(&self.bias), result: result(), relu },
-            Finish::Gradient { relu } => Ending::Gradient { inner: halves(&self.inner), relu },
-        };
-        let mut shapes = self.shapes.iter();
-        let matrices = [stored(&self.a), stored(&self.b), result()].map(|operand| {
-            let [rows, row] = *shapes.next().expect("three shapes");
-            Matrices { operand, first: FIRST, row, head: rows * row, sample: self.sizes.heads * rows * row }
-        });
-        let launch = launch(way, self.turned, &self.sizes, matrices, ending);
-        let results: Vec<_> = launch.results().iter().map(|result| result.place.buffer.clone()).collect();
-        gpu.run(&[launch])?;
-        for result in results {
-            let words = gpu.read(&result)?;
-            let values = match self.finish {
-                Finish::Single => words,
-                _ => words
-                    .iter()
-                    .flat_map(|word| [word.to_bits() as u16, (word.to_bits() >> 16) as u16])
-                    .map(|half| f16::from_bits(half).to_f32())
-                    .collect(),
-            };
-            if values != expected {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        params: beginnings.chain(params).collect(),
     }
 }
 
@@ -583,6 +464,23 @@ mod tests {
         // Nothing is gained where there is much to do, or little to add up.
         assert_eq!(Sizes::plain(50_432, 768, 3072).in_parts(Way::Matrices, 132).splits, 1);
         assert_eq!(Sizes::plain(8, 16, 8).in_parts(Way::Plain { halves: false }, 132).splits, 1);
+    }
+
+    /// Three samples of two rows each: the shader does not look whether there are as many values.
+    #[test]
+    fn a_mask_has_a_value_for_each_sample() {
+        let onto = |residual: u64, mask: u64| {
+            let operand = |size: u64| Operand { place: (), size, per_sample: 0 };
+            let matrices = |size: u64, sample: usize| Matrices { operand: operand(size), first: 0, row: 8, head: 0, sample };
+            let ending = Ending::Residual { bias: operand(32), residual: operand(residual), mask: operand(mask) };
+            let matrices = [matrices(96, 0), matrices(128, 0), matrices(192, 16)];
+            launch(Way::Plain { halves: true }, Turned::NEITHER, &Sizes::plain(6, 8, 8), matrices, ending)
+        };
+        let sizes: Vec<u64> = onto(192, 12).operands.iter().map(|operand| operand.size).collect();
+        assert_eq!(sizes, [96, 128, 32, 192, 12, 192]);
+        for (residual, mask) in [(192, 8), (188, 12)] {
+            assert!(std::panic::catch_unwind(|| onto(residual, mask)).is_err(), "{residual} and {mask} bytes");
+        }
     }
 
     #[test]

@@ -52,7 +52,8 @@ pub fn variants() -> Vec<Variant> {
         all.push(Variant { kernel: &patch_pixels::PATCH_PIXELS, constants: patch_pixels::constants(&patches) });
     }
     for team in Team::all() {
-        all.push(Variant { kernel: &layer_norm::GRADIENTS, constants: layer_norm::constants(team, false) });
+        let gradients = [(&layer_norm::GRADIENTS, false), (&layer_norm::GRADIENTS_ONTO, false), (&layer_norm::GRADIENTS_ALONG, true)];
+        all.extend(gradients.map(|(kernel, halves)| Variant { kernel, constants: layer_norm::constants(team, halves) }));
         for halves in [false, true] {
             all.push(Variant { kernel: &layer_norm::NORM, constants: layer_norm::constants(team, halves) });
             let both = [&softmax::SOFTMAX, &softmax::GRADIENT];
@@ -175,6 +176,8 @@ impl Demands {
             &hog::HOG,
             &layer_norm::NORM,
             &layer_norm::GRADIENTS,
+            &layer_norm::GRADIENTS_ONTO,
+            &layer_norm::GRADIENTS_ALONG,
             &layer_norm::SUMS,
             &patch_gather::GATHER,
             &patch_gather::SCATTER,

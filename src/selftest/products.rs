@@ -3,7 +3,7 @@
 use super::kernels::{floats, normals, upload};
 use super::{Finding, Golden, ROUNDED_BOUND, attention, rate, relative_error, repeated, rounded_error};
 use crate::engine::read_values;
-use crate::kernels::layers::{Layers, Product};
+use crate::kernels::layers::{Layers, Path, Product};
 use crate::kernels::product::Way;
 use crate::kernels::queue;
 use crate::kernels::reference::activation::{activation, slope};
@@ -93,6 +93,14 @@ fn activated<const D: usize>(x: &Tensor<D>, weight: &Tensor<2>, bias: &Tensor<1>
     let (x, weight, bias) = (x.clone().into_dispatch(), weight.clone().into_dispatch(), bias.clone().into_dispatch());
     let (inner, hidden) = <Dispatch as Layers>::affine_activated(x, weight, bias, relu);
     [inner, hidden].map(Tensor::from_dispatch)
+}
+
+/// A residual and, on top of it, what comes along a path.
+fn onto<const D: usize>(residual: &Tensor<D>, x: &Tensor<D>, weight: &Tensor<2>, bias: &Tensor<1>, mask: Option<&Tensor<D>>) -> Tensor<D> {
+    let [x, residual] = [x, residual].map(|x| x.clone().into_dispatch());
+    let path = mask.map_or(Path::Whole, |mask| Path::Masked(mask.clone().into_dispatch()));
+    let (weight, bias) = (weight.clone().into_dispatch(), bias.clone().into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Layers>::affine_onto(x, weight, bias, residual, path))
 }
 
 /// The gradient before an activation of `inner`.
@@ -239,6 +247,27 @@ pub fn rounded_bias(device: &Device) -> Result<Finding> {
     })
 }
 
+pub fn residual(device: &Device) -> Result<Finding> {
+    if !computes(device, true) {
+        return Ok(Finding::nothing(NO_HALVES));
+    }
+    let mut worst = 0.0f64;
+    for sizes in ROUNDED {
+        let (layer, shape) = (Affine::new(sizes), of_faces(sizes[0], sizes[2]));
+        let (values, (x, weight, bias)) = (normals("residual", shape.iter().product()), layer.upload(sizes, device));
+        let [faces, tokens, n] = shape;
+        for masked in [false, true] {
+            let factors: Vec<f32> = (0..faces).map(|face| if masked { [1.25, 0.0, 0.75][face % 3] } else { 1.0 }).collect();
+            let mask = masked.then(|| floats(factors.clone(), [faces, 1, 1], device));
+            let ours = read_values(onto(&floats(values.clone(), shape, device), &x, &weight, &bias, mask.as_ref()))?;
+            let sums = layer.exact.iter().zip(&values).enumerate();
+            let exact: Vec<f32> = sums.map(|(i, (sum, v))| (f64::from(*v) + f64::from(factors[i / (tokens * n)]) * sum) as f32).collect();
+            worst = worst.max(relative_error(&ours, &exact));
+        }
+    }
+    Ok(Finding::new(worst, if way(device, true).is_some() { BOUND } else { BURNS_BOUND }))
+}
+
 pub fn rounded_activation(device: &Device) -> Result<Finding> {
     over_sizes(device, |sizes| {
         let layer = Affine::new(sizes);
@@ -359,6 +388,8 @@ pub fn repeats(device: &Device) -> Result<Finding> {
             if halves {
                 let bias = floats(normals("bias", n), [n], device);
                 all.extend(read_values(affine(&x, &w, &bias))?);
+                let residual = floats(normals("residual", rows * n), [rows, n], device);
+                all.extend(read_values(onto(&residual, &x, &w, &bias, None))?);
                 for relu in [false, true] {
                     let [inner, hidden] = activated(&x, &w, &bias, relu);
                     for part in [inner, hidden, before(&w, &g, &x, relu)] {

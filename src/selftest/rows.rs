@@ -4,7 +4,7 @@
 use super::kernels::{floats, normals, upload};
 use super::{Finding, Golden, ROUNDED_BOUND, rate, relative_error, repeated, rounded_error};
 use crate::engine::read_values;
-use crate::kernels::layers::Layers;
+use crate::kernels::layers::{Layers, Path};
 use crate::kernels::reference::column_sums::column_sums;
 use crate::kernels::reference::{layer_norm, softmax};
 use anyhow::{Result, ensure};
@@ -46,6 +46,26 @@ fn norm_backward(x: Tensor<2>, gamma: Tensor<2>, gradient: Tensor<2>) -> (Tensor
     let gamma = gamma.flatten::<1>(0, 1).into_dispatch();
     let (x, gamma, beta) = <Dispatch as Layers>::norm_gradients(x.into_dispatch(), gamma, gradient.into_dispatch(), EPSILON);
     (Tensor::from_dispatch(x), Tensor::from_dispatch(gamma), Tensor::from_dispatch(beta))
+}
+
+/// Gradients of x on top of a residual, of gamma and of beta.
+fn norm_onto([x, gradient, residual]: [Tensor<3>; 3], gamma: Tensor<1>) -> (Tensor<3>, Tensor<1>, Tensor<1>) {
+    let [x, gradient, residual] = [x, gradient, residual].map(Tensor::into_dispatch);
+    let (x, gamma, beta) = <Dispatch as Layers>::norm_gradients_onto(x, gamma.into_dispatch(), gradient, residual, EPSILON);
+    (Tensor::from_dispatch(x), Tensor::from_dispatch(gamma), Tensor::from_dispatch(beta))
+}
+
+/// The same, and in the second place what comes along a path of the first.
+fn norm_along(
+    [x, gradient, residual]: [Tensor<3>; 3],
+    gamma: Tensor<1>,
+    mask: Option<Tensor<3>>,
+) -> (Tensor<3>, Tensor<3>, Tensor<1>, Tensor<1>) {
+    let [x, gradient, residual] = [x, gradient, residual].map(Tensor::into_dispatch);
+    let path = mask.map_or(Path::Whole, |mask| Path::Masked(mask.into_dispatch()));
+    let made = <Dispatch as Layers>::norm_gradients_along(x, gamma.into_dispatch(), gradient, residual, path, EPSILON);
+    let (x, branch, gamma, beta) = made;
+    (Tensor::from_dispatch(x), Tensor::from_dispatch(branch), Tensor::from_dispatch(gamma), Tensor::from_dispatch(beta))
 }
 
 fn weights_of(scores: Tensor<2>, columns: usize, scale: f32, dtype: DType) -> Tensor<2> {
@@ -108,13 +128,50 @@ pub fn norm_gradients(device: &Device) -> Result<Finding> {
     let (of_x, of_gamma, of_beta) = norm_backward(x.clone(), gamma.clone(), gradient.clone());
     let ours = [read_values(of_x)?, read_values(of_gamma)?, read_values(of_beta)?];
     let expected = layer_norm::gradients(&values[0], &values[1], &values[2], EPSILON);
-    let worst = ours.iter().zip(&expected).map(|(ours, expected)| relative_error(ours, expected)).fold(0.0, f64::max);
+    let mut worst = ours.iter().zip(&expected).map(|(ours, expected)| relative_error(ours, expected)).fold(0.0, f64::max);
+    let residual = normals("residual", rows * WIDTH);
+    let [sum, _] = layer_norm::along(&expected[0], &residual, &[1.0]);
+    let tensors = || [&values[0], &values[2], &residual].map(|v| floats(v.clone(), [FACES, TOKENS, WIDTH], device));
+    let onto = norm_onto(tensors(), gamma.clone().flatten::<1>(0, 1));
+    let (of_x, _, of_gamma, of_beta) = norm_along(tensors(), gamma.clone().flatten::<1>(0, 1), None);
+    for (of_x, of_gamma, of_beta) in [onto, (of_x, of_gamma, of_beta)] {
+        worst = worst.max(relative_error(&read_values(of_x)?, &sum));
+        worst = worst.max(relative_error(&read_values(of_gamma)?, &expected[1]));
+        worst = worst.max(relative_error(&read_values(of_beta)?, &expected[2]));
+    }
     // Each of the three is read from, in one tensor.
     let rate = rate(device, 3 * 4 * rows * WIDTH, || {
         let (of_x, of_gamma, of_beta) = norm_backward(x.clone(), gamma.clone(), gradient.clone());
         Ok(Tensor::cat(vec![of_x.slice([0..1, 0..1]).flatten::<1>(0, 1), of_gamma.narrow(0, 0, 1), of_beta.narrow(0, 0, 1)], 0))
     })?;
     Ok(Finding { bytes_per_second: Some(rate), ..Finding::new(worst, NORM_BOUND) })
+}
+
+pub fn norm_branch(device: &Device) -> Result<Finding> {
+    let mut worst = 0.0f64;
+    // Lanes of one to four quads; samples that end within a workgroup's rows.
+    for shape in [[1, 1, 16], [5, 7, 96], [3, 7, 390], [FACES, TOKENS, WIDTH], [3, 1, 1026], [2, 3, 4096]] {
+        let [faces, tokens, width] = shape;
+        let values = ["x", "gradient", "residual"].map(|name| normals(name, faces * tokens * width));
+        let gamma = normals("gamma", width);
+        let [of_x, ..] = layer_norm::gradients(&values[0], &gamma, &values[1], EPSILON);
+        for masked in [false, true] {
+            let factors: Vec<f32> = (0..faces).map(|face| if masked { [1.25, 0.0, 0.75][face % 3] } else { 1.0 }).collect();
+            let tensors = values.each_ref().map(|v| floats(v.clone(), shape, device));
+            let mask = masked.then(|| floats(factors.clone(), [faces, 1, 1], device));
+            let (_, branch, ..) = norm_along(tensors, floats(gamma.clone(), [width], device), mask);
+            ensure!(branch.dtype() == DType::F16, "a branch of {:?}", branch.dtype());
+            let [_, exact] = layer_norm::along(&of_x, &values[2], &factors);
+            worst = worst.max(rounded_error(&read_values(branch)?, &exact.into_iter().map(f64::from).collect::<Vec<_>>()));
+        }
+    }
+    let shape = [FACES, TOKENS, WIDTH];
+    let tensors = ["x", "gradient", "residual"].map(|name| floats(normals(name, shape.iter().product()), shape, device));
+    let (gamma, mask) = (floats(normals("gamma", WIDTH), [WIDTH], device), floats(vec![1.25; FACES], [FACES, 1, 1], device));
+    let bytes = (4 * 4 + 2) * FACES * TOKENS * WIDTH;
+    let branch = || norm_along(tensors.clone(), gamma.clone(), Some(mask.clone())).1.flatten::<2>(0, 1);
+    let bytes_per_second = rate_of(device, bytes, true, branch)?;
+    Ok(Finding { bytes_per_second, ..Finding::new(worst, ROUNDED_BOUND) })
 }
 
 pub fn repeats(device: &Device) -> Result<Finding> {
@@ -126,6 +183,11 @@ pub fn repeats(device: &Device) -> Result<Finding> {
         let weights = weights_of(norm([x.clone(), gamma.clone(), gamma.clone()]), columns, 0.125, DType::F32);
         let mut all = read_values(softmax_backward(weights, gradient.clone(), columns, 0.125))?;
         for part in [read_values(of_x)?, read_values(of_gamma)?, read_values(of_beta)?] {
+            all.extend(part);
+        }
+        let tensors = [&x, &gradient, &x].map(|v| v.clone().reshape([7, rows / 7, width]));
+        let (of_x, branch, of_gamma, of_beta) = norm_along(tensors, gamma.clone().flatten::<1>(0, 1), None);
+        for part in [read_values(of_x)?, read_values(branch)?, read_values(of_gamma)?, read_values(of_beta)?] {
             all.extend(part);
         }
         Ok(all)

@@ -3,9 +3,9 @@
 //! second time, by the same operations and in the same order, so gradients are the same. Without a backward pass it keeps nothing.
 //!
 //! With weights in half precision, what passes from layer to layer inside is, too, and each layer rounds what it gives; the residual sums
-//! stay in single precision. [`Layer`] has both ways.
+//! stay in single precision, and are made where their last summand is. [`Layer`] has both ways.
 
-use super::operations::in_type;
+use super::operations::{self, in_type};
 use super::{Layers, Product};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, ExtensionType, TensorMetadata};
@@ -22,17 +22,18 @@ pub struct Layer<B: Backend> {
     pub bias: FloatTensor<B>,
 }
 
-/// Masks of a block's two branches, `[B, 1, 1]`.
+/// What a branch passes on its way to the residual.
 #[derive(Clone, Debug, ExtensionType)]
 #[extension_type(fusion)]
-pub enum Paths<B: Backend> {
-    /// No path is dropped.
+pub enum Path<B: Backend> {
+    /// Nothing: it is not dropped.
     Whole,
-    Masked {
-        attention: FloatTensor<B>,
-        perceptron: FloatTensor<B>,
-    },
+    /// A mask of samples, `[B, 1, 1]` for a branch `[B, N, D]`.
+    Masked(FloatTensor<B>),
 }
+
+/// Gradients of a layer's weight and bias, where it learns.
+type Learned<B> = Option<[FloatTensor<B>; 2]>;
 
 /// A pre-norm transformer block.
 #[derive(Clone, Debug, ExtensionType)]
@@ -52,7 +53,9 @@ pub struct Block<B: Backend> {
     #[extension_type]
     pub fc2: Layer<B>,
     #[extension_type]
-    pub paths: Paths<B>,
+    pub attention_path: Path<B>,
+    #[extension_type]
+    pub perceptron_path: Path<B>,
     pub heads: usize,
     /// ReLU in the perceptron, instead of GELU.
     pub relu: bool,
@@ -98,6 +101,10 @@ impl<B: Backend> Block<B> {
     /// The same block on another backend.
     pub fn map<C: Backend>(self, change: impl Fn(FloatTensor<B>) -> FloatTensor<C>) -> Block<C> {
         let layer = |layer: Layer<B>| Layer { weight: change(layer.weight), bias: change(layer.bias) };
+        let path = |path: Path<B>| match path {
+            Path::Whole => Path::Whole,
+            Path::Masked(mask) => Path::Masked(change(mask)),
+        };
         Block {
             norm1: layer(self.norm1),
             qkv: layer(self.qkv),
@@ -105,10 +112,8 @@ impl<B: Backend> Block<B> {
             norm2: layer(self.norm2),
             fc1: layer(self.fc1),
             fc2: layer(self.fc2),
-            paths: match self.paths {
-                Paths::Whole => Paths::Whole,
-                Paths::Masked { attention, perceptron } => Paths::Masked { attention: change(attention), perceptron: change(perceptron) },
-            },
+            attention_path: path(self.attention_path),
+            perceptron_path: path(self.perceptron_path),
             heads: self.heads,
             relu: self.relu,
             epsilon: self.epsilon,
@@ -152,7 +157,7 @@ impl<B: Layers> Block<B> {
     }
 
     fn middle(&self, x: FloatTensor<B>, read: FloatTensor<B>) -> FloatTensor<B> {
-        B::float_add(x, self.paths.attention(self.proj.forward(read)))
+        self.proj.onto(x, read, &self.attention_path)
     }
 
     fn normed2(&self, middle: FloatTensor<B>) -> FloatTensor<B> {
@@ -160,7 +165,42 @@ impl<B: Layers> Block<B> {
     }
 
     fn output(&self, middle: FloatTensor<B>, hidden: FloatTensor<B>) -> FloatTensor<B> {
-        B::float_add(middle, self.paths.perceptron(self.fc2.forward(hidden)))
+        self.fc2.onto(middle, hidden, &self.perceptron_path)
+    }
+
+    /// Gradients of the first norm and of the block's input, from those of what is normed and of what is between the halves.
+    fn norm1_gradients(
+        &self,
+        x: FloatTensor<B>,
+        of_normed: FloatTensor<B>,
+        of_middle: FloatTensor<B>,
+        learns: bool,
+    ) -> (Learned<B>, FloatTensor<B>) {
+        let gamma = self.norm1.weight.clone();
+        let (of_x, gamma, beta) = if self.qkv.is_half() {
+            B::norm_gradients_onto(x, gamma, of_normed, of_middle, self.epsilon)
+        } else {
+            operations::norm_gradients_onto::<B>(x, gamma, of_normed, of_middle, self.epsilon)
+        };
+        (learns.then_some([gamma, beta]), of_x)
+    }
+
+    /// Gradients of the second norm, of what is between the halves and, in the type of products, of attention's branch; from those of what
+    /// is normed and of the block's output.
+    fn norm2_gradients(
+        &self,
+        middle: FloatTensor<B>,
+        of_normed: FloatTensor<B>,
+        gradient: FloatTensor<B>,
+        learns: bool,
+    ) -> (Learned<B>, FloatTensor<B>, FloatTensor<B>) {
+        let (gamma, path, products) = (self.norm2.weight.clone(), &self.attention_path, self.proj.weight.dtype());
+        let (of_middle, of_branch, gamma, beta) = if self.proj.is_half() {
+            B::norm_gradients_along(middle, gamma, of_normed, gradient, path.clone(), self.epsilon)
+        } else {
+            operations::norm_gradients_along::<B>(middle, gamma, of_normed, gradient, path, self.epsilon, products)
+        };
+        (learns.then_some([gamma, beta]), of_middle, of_branch)
     }
 }
 
@@ -171,37 +211,30 @@ impl<B: Layers> Kept<B> {
         let Self { x, block, inside } = self;
         let Inside { normed1, qkv, weights, read, middle, normed2, inner, hidden } = inside.unwrap_or_else(|| block.inside(x.clone()));
 
-        let (fc2, rounded) = block.fc2.parameter_gradients(hidden, block.paths.perceptron(gradient.clone()), learns);
-        let of_inner = block.fc2.activated_gradient(rounded, inner, block.relu);
-        let (fc1, rounded) = block.fc1.parameter_gradients(normed2, of_inner, learns);
-        let of_normed = block.fc1.input_gradient(rounded);
-        let (norm2, of_middle) = block.norm2.norm_gradients(middle, of_normed, block.epsilon, learns);
-        let of_middle = B::float_add(of_middle, gradient);
+        let of_branch = in_type::<B>(block.perceptron_path.along(gradient.clone()), block.fc2.weight.dtype());
+        let fc2 = block.fc2.parameter_gradients(hidden, of_branch.clone(), learns);
+        let of_inner = block.fc2.activated_gradient(of_branch, inner, block.relu);
+        let fc1 = block.fc1.parameter_gradients(normed2, of_inner.clone(), learns);
+        let of_normed = block.fc1.input_gradient(of_inner);
+        let (norm2, of_middle, of_branch) = block.norm2_gradients(middle, of_normed, gradient, learns);
 
-        let (proj, rounded) = block.proj.parameter_gradients(read, block.paths.attention(of_middle.clone()), learns);
-        let of_read = block.proj.input_gradient_in_products(rounded);
+        let proj = block.proj.parameter_gradients(read, of_branch.clone(), learns);
+        let of_read = block.proj.input_gradient_in_products(of_branch);
         let of_qkv = B::self_attention_gradient(qkv, weights, of_read, block.heads);
-        let (qkv, rounded) = block.qkv.parameter_gradients(normed1, of_qkv, learns);
-        let of_normed = block.qkv.input_gradient(rounded);
-        let (norm1, of_x) = block.norm1.norm_gradients(x, of_normed, block.epsilon, learns);
-        let of_x = B::float_add(of_x, of_middle);
+        let qkv = block.qkv.parameter_gradients(normed1, of_qkv.clone(), learns);
+        let of_normed = block.qkv.input_gradient(of_qkv);
+        let (norm1, of_x) = block.norm1_gradients(x, of_normed, of_middle, learns);
 
         (of_x, [norm1, qkv, proj, norm2, fc1, fc2].into_iter().flatten().flatten().collect())
     }
 }
 
-impl<B: Backend> Paths<B> {
-    fn attention(&self, branch: FloatTensor<B>) -> FloatTensor<B> {
+impl<B: Backend> Path<B> {
+    /// What arrives of a branch, or of its gradient on the way back.
+    pub fn along(&self, branch: FloatTensor<B>) -> FloatTensor<B> {
         match self {
             Self::Whole => branch,
-            Self::Masked { attention, .. } => B::float_mul(branch, attention.clone()),
-        }
-    }
-
-    fn perceptron(&self, branch: FloatTensor<B>) -> FloatTensor<B> {
-        match self {
-            Self::Whole => branch,
-            Self::Masked { perceptron, .. } => B::float_mul(branch, perceptron.clone()),
+            Self::Masked(mask) => B::float_mul(branch, mask.clone()),
         }
     }
 }
@@ -212,17 +245,23 @@ impl<B: Layers> Layer<B> {
         self.weight.dtype() == DType::F16
     }
 
-    /// A linear layer's output as it is added to the residual, in the bias's type.
-    fn forward(&self, x: FloatTensor<B>) -> FloatTensor<B> {
-        B::affine(x, self.weight.clone(), self.bias.clone(), false)
+    /// A residual and, on top of it, what comes along a path of a linear layer's output.
+    fn onto(&self, residual: FloatTensor<B>, x: FloatTensor<B>, path: &Path<B>) -> FloatTensor<B> {
+        let (weight, bias) = (self.weight.clone(), self.bias.clone());
+        if self.is_half() {
+            B::affine_onto(x, weight, bias, residual, path.clone())
+        } else {
+            operations::affine_onto::<B>(x, weight, bias, residual, path)
+        }
     }
 
-    /// The same in the type of the weight.
+    /// A linear layer's output in the type of the weight.
     fn in_products(&self, x: FloatTensor<B>) -> FloatTensor<B> {
+        let (weight, bias) = (self.weight.clone(), self.bias.clone());
         if self.is_half() {
-            B::affine_rounded(x, self.weight.clone(), self.bias.clone())
+            B::affine_rounded(x, weight, bias)
         } else {
-            in_type::<B>(self.forward(x), self.weight.dtype())
+            in_type::<B>(B::affine(x, weight, bias, false), self.weight.dtype())
         }
     }
 
@@ -236,21 +275,13 @@ impl<B: Layers> Layer<B> {
         (inner, hidden)
     }
 
-    /// Gradients of weight and bias where the layer `learns`, from its input and its output's gradient; and this gradient in the type of
-    /// the weight, for the gradient of the input.
-    fn parameter_gradients(
-        &self,
-        x: FloatTensor<B>,
-        gradient: FloatTensor<B>,
-        learns: bool,
-    ) -> (Option<[FloatTensor<B>; 2]>, FloatTensor<B>) {
-        let rounded = in_type::<B>(gradient.clone(), self.weight.dtype());
-        let parameters = learns.then(|| {
+    /// Gradients of weight and bias where the layer `learns`, from its input and its output's gradient, which is in the type of the weight.
+    fn parameter_gradients(&self, x: FloatTensor<B>, rounded: FloatTensor<B>, learns: bool) -> Learned<B> {
+        learns.then(|| {
             let x = in_type::<B>(x, self.weight.dtype());
-            let (weight, bias) = B::affine_parameter_gradients(x, rounded.clone(), gradient);
+            let (weight, bias) = B::affine_parameter_gradients(x, rounded.clone(), rounded);
             [weight, bias]
-        });
-        (parameters, rounded)
+        })
     }
 
     /// From the rounded gradient of the output, in single precision.
@@ -267,30 +298,20 @@ impl<B: Layers> Layer<B> {
         }
     }
 
-    /// The gradient before an activation whose values are the input of this layer, and which [`Layer::activated`] gave `inner` of.
+    /// The gradient before an activation whose values are the input of this layer, and which [`Layer::activated`] gave `inner` of; in the
+    /// type of the weight.
     fn activated_gradient(&self, rounded: FloatTensor<B>, inner: FloatTensor<B>, relu: bool) -> FloatTensor<B> {
         if self.is_half() {
             return B::activated_gradient(self.weight.clone(), rounded, inner, relu);
         }
         let gradient = self.input_gradient(rounded);
-        if relu { B::before_relu(inner, gradient) } else { B::before_gelu(inner, gradient) }
+        let before = if relu { B::before_relu(inner, gradient) } else { B::before_gelu(inner, gradient) };
+        in_type::<B>(before, self.weight.dtype())
     }
 
     /// A norm before a linear layer with products of this type.
     fn norm(&self, x: FloatTensor<B>, epsilon: f64, products: DType) -> FloatTensor<B> {
         let (gamma, beta) = (self.weight.clone(), self.bias.clone());
         if products == DType::F16 { B::norm_rounded(x, gamma, beta, epsilon) } else { B::norm(x, gamma, beta, epsilon) }
-    }
-
-    /// Gradients of gamma and beta where the norm `learns`, and of its input.
-    fn norm_gradients(
-        &self,
-        x: FloatTensor<B>,
-        gradient: FloatTensor<B>,
-        epsilon: f64,
-        learns: bool,
-    ) -> (Option<[FloatTensor<B>; 2]>, FloatTensor<B>) {
-        let (of_x, gamma, beta) = B::norm_gradients(x, self.weight.clone(), gradient, epsilon);
-        (learns.then_some([gamma, beta]), of_x)
     }
 }

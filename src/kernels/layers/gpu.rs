@@ -4,7 +4,7 @@
 use super::super::queue::{Queue, allocate, operands};
 use super::super::{column_sums as kernel, gpu::Launch, layer_norm, softmax};
 use super::products::{self, Attention};
-use super::{Layers, Product, columns, operations};
+use super::{Layers, Path, Product, columns, operations};
 use burn::backend::TensorMetadata;
 use burn::backend::ops::{FloatTensorOps, ModuleOps};
 use burn::prelude::Shape;
@@ -44,6 +44,61 @@ fn norm(x: &CubeTensor, gamma: &CubeTensor, beta: &CubeTensor, epsilon: f64, dty
     let out = allocate(&x, x.shape(), dtype);
     queue.submit([layer_norm::norm(&rows, halves, operands([&x, &gamma, &beta, &out], rows.norm_sizes(halves)))]);
     Some(out)
+}
+
+/// The mask of a path for branches `[B, ..]` like this one: `[B]` of f32, contiguous; none where it is not one of samples.
+pub fn mask(path: &Path<CubeBackend>, branch: &CubeTensor) -> Option<CubeTensor> {
+    let shape = branch.shape();
+    if shape.num_dims() < 2 {
+        return None;
+    }
+    let samples = shape[0];
+    match path {
+        // It takes a launch, but a tiny one, and the shaders do without another kind of each.
+        Path::Whole => Some(CubeBackend::float_ones(Shape::new([samples]), &branch.device, DType::F32.into())),
+        Path::Masked(mask) => {
+            let of_samples = mask.shape()[0] == samples && mask.meta.num_elements() == samples && all_f32([mask]);
+            of_samples.then(|| into_contiguous(mask.clone()))
+        }
+    }
+}
+
+/// Gradients of a norm of f32, of which those of gamma and beta are summed in chunks first.
+struct NormGradients {
+    queue: Queue,
+    rows: layer_norm::Rows,
+    /// x, gamma and the gradient of the output.
+    sources: [CubeTensor; 3],
+    of_x: CubeTensor,
+    chunks: CubeTensor,
+}
+
+impl NormGradients {
+    /// None where the shader does not fit.
+    fn of(x: &CubeTensor, gamma: &CubeTensor, gradient: &CubeTensor, epsilon: f64) -> Option<Self> {
+        assert_eq!(x.shape(), gradient.shape(), "a gradient of another size");
+        let rows = norm_rows(x, [gamma], epsilon).filter(|_| all_f32([x, gamma, gradient]))?;
+        let queue = Queue::of(x)?;
+        let of_x = allocate(x, x.shape(), DType::F32);
+        let chunks = allocate(x, Shape::new([rows.chunks(), 2, gamma.shape().num_elements()]), DType::F32);
+        Some(Self { queue, rows, sources: [x, gamma, gradient].map(|t| into_contiguous(t.clone())), of_x, chunks })
+    }
+
+    /// The same where it also fits a residual.
+    fn onto(x: &CubeTensor, gamma: &CubeTensor, gradient: &CubeTensor, residual: &CubeTensor, epsilon: f64) -> Option<Self> {
+        if residual.shape() != x.shape() || !all_f32([residual]) {
+            return None;
+        }
+        Self::of(x, gamma, gradient, epsilon)
+    }
+
+    /// Gradients of x, gamma and beta, of which a launch writes the first and the chunks of the others.
+    fn submit(self, launch: Launch<BufferBinding>) -> (CubeTensor, CubeTensor, CubeTensor) {
+        let Self { queue, rows, sources: [_, gamma, _], of_x, chunks } = self;
+        let [of_gamma, of_beta] = [(); 2].map(|()| allocate(&gamma, Shape::new([gamma.shape().num_elements()]), DType::F32));
+        queue.submit([launch, layer_norm::sums(&rows, operands([&chunks, &of_gamma, &of_beta], [0; 3]))]);
+        (of_x, of_gamma, of_beta)
+    }
 }
 
 /// Launches, behind those that came before, of the sums of the rows of contiguous `[R, D]` in a fixed order: `[D]` of f32. R and D are not
@@ -96,6 +151,11 @@ impl Layers for CubeBackend {
     fn affine_activated(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, relu: bool) -> (CubeTensor, CubeTensor) {
         let made = products::affine_activated(&x, &weight, &bias, relu);
         made.unwrap_or_else(|| operations::affine_activated::<Self>(x, weight, bias, relu))
+    }
+
+    fn affine_onto(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, residual: CubeTensor, path: Path<Self>) -> CubeTensor {
+        let made = products::affine_onto(&x, &weight, &bias, &residual, &path);
+        made.unwrap_or_else(|| operations::affine_onto::<Self>(x, weight, bias, residual, &path))
     }
 
     fn activated_gradient(weight: CubeTensor, rounded: CubeTensor, inner: CubeTensor, relu: bool) -> CubeTensor {
@@ -157,21 +217,50 @@ impl Layers for CubeBackend {
     }
 
     fn norm_gradients(x: CubeTensor, gamma: CubeTensor, gradient: CubeTensor, epsilon: f64) -> (CubeTensor, CubeTensor, CubeTensor) {
-        assert_eq!(x.shape(), gradient.shape(), "a gradient of another size");
-        let rows = norm_rows(&x, [&gamma], epsilon).filter(|_| all_f32([&x, &gamma, &gradient]));
-        let (Some(queue), Some(rows)) = (Queue::of(&x), rows) else {
+        let Some(made) = NormGradients::of(&x, &gamma, &gradient, epsilon) else {
             return operations::norm_gradients::<Self>(x, gamma, gradient, epsilon);
         };
-        let [x, gamma, gradient] = [x, gamma, gradient].map(into_contiguous);
-        let width = gamma.shape().num_elements();
-        let of_x = allocate(&x, x.shape(), DType::F32);
-        let chunks = allocate(&x, Shape::new([rows.chunks(), 2, width]), DType::F32);
-        let [of_gamma, of_beta] = [(); 2].map(|()| allocate(&x, Shape::new([width]), DType::F32));
-        queue.submit([
-            layer_norm::gradients(&rows, operands([&x, &gamma, &gradient, &of_x, &chunks], rows.gradient_sizes())),
-            layer_norm::sums(&rows, operands([&chunks, &of_gamma, &of_beta], [0; 3])),
-        ]);
-        (of_x, of_gamma, of_beta)
+        let ([x, gamma, gradient], sizes) = (&made.sources, made.rows.gradient_sizes());
+        let launch = layer_norm::gradients(&made.rows, operands([x, gamma, gradient, &made.of_x, &made.chunks], sizes));
+        made.submit(launch)
+    }
+
+    fn norm_gradients_onto(
+        x: CubeTensor,
+        gamma: CubeTensor,
+        gradient: CubeTensor,
+        residual: CubeTensor,
+        epsilon: f64,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        let Some(made) = NormGradients::onto(&x, &gamma, &gradient, &residual, epsilon) else {
+            return operations::norm_gradients_onto::<Self>(x, gamma, gradient, residual, epsilon);
+        };
+        let ([x, gamma, gradient], residual, sizes) = (&made.sources, into_contiguous(residual), made.rows.onto_sizes());
+        let launch = layer_norm::gradients_onto(&made.rows, operands([x, gamma, gradient, &residual, &made.of_x, &made.chunks], sizes));
+        made.submit(launch)
+    }
+
+    fn norm_gradients_along(
+        x: CubeTensor,
+        gamma: CubeTensor,
+        gradient: CubeTensor,
+        residual: CubeTensor,
+        path: Path<Self>,
+        epsilon: f64,
+    ) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
+        // The launch binds whole tensors.
+        let bytes = (DType::F32.size() * x.shape().num_elements()) as u64;
+        let fits = |made: &NormGradients| made.rows.halves() && bytes <= made.queue.gpu().largest_binding();
+        let made = NormGradients::onto(&x, &gamma, &gradient, &residual, epsilon).filter(fits);
+        let Some((made, mask)) = made.and_then(|made| Some((made, mask(&path, &x)?))) else {
+            return operations::norm_gradients_along::<Self>(x, gamma, gradient, residual, &path, epsilon, DType::F16);
+        };
+        let ([x, gamma, gradient], residual) = (&made.sources, into_contiguous(residual));
+        let branch = allocate(x, x.shape(), DType::F16);
+        let tensors = [x, gamma, gradient, &residual, &mask, &made.of_x, &branch, &made.chunks];
+        let launch = layer_norm::gradients_along(&made.rows, operands(tensors, [0; 8]));
+        let (of_x, of_gamma, of_beta) = made.submit(launch);
+        (of_x, branch, of_gamma, of_beta)
     }
 
     fn softmax_of(scores: CubeTensor, columns: usize, scale: f32, dtype: DType) -> CubeTensor {

@@ -9,7 +9,8 @@
 //!
 //! Matrix products are computed in the type of their weights: of a layer whose weight is in half precision, input and gradients are rounded
 //! to it for the products, and all that goes in and comes out is single precision nevertheless. Attention, which has no weights, is told.
-//! Inside a block of such layers, what one hands to the next is rounded where it is made, and stays in half precision.
+//! Inside a block of such layers, what one hands to the next is rounded where it is made, and stays in half precision; what a branch adds
+//! to the residual is added where it is made, too.
 //!
 //! ```text
 //! functions below -> Layers: Autodiff -> the same, forwards and backwards, of the backend inside
@@ -27,7 +28,7 @@ mod operations;
 mod passes;
 mod products;
 
-use block::{Block, Layer, Paths};
+use block::{Block, Layer};
 use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchTensor, TensorMetadata, backend_extension};
@@ -36,6 +37,8 @@ use burn::nn::{LayerNorm, Linear};
 use burn::prelude::*;
 use burn::tensor::DType;
 use operations::in_type;
+
+pub use block::Path;
 
 /// The layers as part of a backend. Shapes are as the functions on tensors below say.
 #[backend_extension(Autodiff, Cube, Flex, Fusion)]
@@ -109,6 +112,19 @@ pub trait Layers: Backend {
         operations::affine_activated::<Self>(x, weight, bias, relu)
     }
 
+    /// A residual `[.., N]` and, on top of it, what comes along a path of x `[.., K]`, weight `[K, N]` and bias `[N]` -> `[.., N]`: x and
+    /// weight of f16, all else of f32.
+    #[fusion(dtype = residual, shape = residual)]
+    fn affine_onto(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        #[extension_type] path: Path<Self>,
+    ) -> FloatTensor<Self> {
+        operations::affine_onto::<Self>(x, weight, bias, residual, &path)
+    }
+
     /// The gradient before the activation of [`Layers::affine_activated`], of f16: from what it has before the activation, `[.., K]`, and
     /// the weight `[K, N]` of the layer behind it and the gradient of that layer's output, `[.., N]`, all of f16.
     #[fusion(dtype = inner, shape = inner)]
@@ -148,6 +164,31 @@ pub trait Layers: Backend {
         epsilon: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         operations::norm_gradients::<Self>(x, gamma, gradient, epsilon)
+    }
+
+    /// [`Layers::norm_gradients`], that of x on top of a residual `[.., D]`: the gradient that came past the norm; all of f32.
+    #[fusion(meta = |x, gamma, _gradient, _residual, _epsilon| (x.clone(), gamma.clone(), gamma.clone()))]
+    fn norm_gradients_onto(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        operations::norm_gradients_onto::<Self>(x, gamma, gradient, residual, epsilon)
+    }
+
+    /// [`Layers::norm_gradients_onto`]; in the second place what comes along a path of the gradient of x, rounded to f16.
+    #[fusion(meta = |x, gamma, _gradient, _residual, _path, _epsilon| (x.clone(), half(&x.shape), gamma.clone(), gamma.clone()))]
+    fn norm_gradients_along(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        #[extension_type] path: Path<Self>,
+        epsilon: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        operations::norm_gradients_along::<Self>(x, gamma, gradient, residual, &path, epsilon, DType::F16)
     }
 
     /// Scores `[.., P]` of which the first K `columns` count -> weights `[.., P]` of the type `dtype`: softmax of `scale` times the scores,
@@ -340,12 +381,12 @@ pub fn block(x: Tensor<3>, layers: BlockLayers, drops: Option<[Tensor<3>; 2]>) -
     let [norm1, norm2] = layers.norms.map(|norm| pair(norm.gamma.val().into_dispatch(), &norm.beta));
     let linear = |layer: &Linear| pair(layer.weight.val().into_dispatch(), &layer.bias);
     let ([qkv, proj], [fc1, fc2]) = (layers.attention.map(linear), layers.perceptron.map(linear));
-    let paths = match drops.map(|masks| masks.map(Tensor::into_dispatch)) {
-        Some([attention, perceptron]) => Paths::Masked { attention, perceptron },
-        None => Paths::Whole,
+    let [attention_path, perceptron_path] = match drops {
+        Some(masks) => masks.map(|mask| Path::Masked(mask.into_dispatch())),
+        None => [Path::Whole, Path::Whole],
     };
     let BlockLayers { heads, relu, epsilon, recompute, .. } = layers;
-    let block = Block::<Dispatch> { norm1, qkv, proj, norm2, fc1, fc2, paths, heads, relu, epsilon, recompute };
+    let block = Block::<Dispatch> { norm1, qkv, proj, norm2, fc1, fc2, attention_path, perceptron_path, heads, relu, epsilon, recompute };
     Tensor::from_dispatch(<Dispatch as Layers>::block(x.into_dispatch(), block))
 }
 

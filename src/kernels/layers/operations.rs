@@ -1,6 +1,6 @@
 //! The layers by burn's operations, generic over the backend: what runs where there is no code for slices.
 
-use super::{Layers, Product};
+use super::{Layers, Path, Product};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::prelude::Shape;
@@ -44,6 +44,16 @@ pub fn affine_activated<B: Layers>(
     // A GELU in single precision, of the values that its gradient will see.
     let hidden = if relu { inner.clone() } else { in_type::<B>(B::gelu(in_type::<B>(inner.clone(), DType::F32)), DType::F16) };
     (inner, hidden)
+}
+
+pub fn affine_onto<B: Layers>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    residual: FloatTensor<B>,
+    path: &Path<B>,
+) -> FloatTensor<B> {
+    B::float_add(residual, path.along(B::affine(x, weight, bias, false)))
 }
 
 pub fn activated_gradient<B: Layers>(weight: FloatTensor<B>, rounded: FloatTensor<B>, inner: FloatTensor<B>, relu: bool) -> FloatTensor<B> {
@@ -95,6 +105,32 @@ pub fn norm_gradients<B: Backend>(
     let of_x = B::float_mul(scale, B::float_sub(B::float_sub(scaled, first), second));
     let of_gamma = B::linear_bias_backward(B::float_mul(gradient.clone(), normal));
     (of_x, of_gamma, B::linear_bias_backward(gradient))
+}
+
+pub fn norm_gradients_onto<B: Layers>(
+    x: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    residual: FloatTensor<B>,
+    epsilon: f64,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let (of_x, of_gamma, of_beta) = B::norm_gradients(x, gamma, gradient, epsilon);
+    (B::float_add(of_x, residual), of_gamma, of_beta)
+}
+
+/// In the second place what comes along the path, in the type of `products`.
+pub fn norm_gradients_along<B: Layers>(
+    x: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    residual: FloatTensor<B>,
+    path: &Path<B>,
+    epsilon: f64,
+    products: DType,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let (of_x, of_gamma, of_beta) = norm_gradients_onto::<B>(x, gamma, gradient, residual, epsilon);
+    let of_branch = in_type::<B>(path.along(of_x.clone()), products);
+    (of_x, of_branch, of_gamma, of_beta)
 }
 
 pub fn softmax_of<B: Backend>(scores: FloatTensor<B>, columns: usize, scale: f32, dtype: DType) -> FloatTensor<B> {

@@ -1,13 +1,14 @@
 //! Products of matrices on wgpu by our shaders: those of linear layers, and attention.
 //!
-//! A linear layer's result in half precision is made in the product itself, with bias and activation or with the activation's gradient.
+//! A linear layer's result in half precision is made in the product itself, with bias and activation or with the activation's gradient; and
+//! so is its sum with a residual, in single precision.
 //! Attention reads queries, keys and values where they lie, each in a tensor of its own or side by side in the output of one linear layer,
 //! and writes gradients to where the backward pass wants them: nothing is copied or turned. Its weights have a few columns more than there
 //! are keys ([`columns`]). Where there are cooperative matrices, scores stay in the kernel that makes weights of them.
 
-use super::gpu::sum_columns;
+use super::gpu::{mask, sum_columns};
 use super::operations::scale;
-use super::{Product, columns};
+use super::{Path, Product, columns};
 use crate::kernels::attention::{self, Sizes as Heads};
 use crate::kernels::gpu::Launch;
 use crate::kernels::product::{Ending, Matrices, Sizes, Turned, Way, launch};
@@ -109,8 +110,8 @@ impl Linear {
         Some(Self { products, turned, sizes: Sizes::plain(m, k, n), operands, shape })
     }
 
-    /// The same for products that end in half precision.
-    fn rounded(a: &CubeTensor, b: &CubeTensor, product: Product) -> Option<Self> {
+    /// The same of f16.
+    fn of_halves(a: &CubeTensor, b: &CubeTensor, product: Product) -> Option<Self> {
         Self::of(a, b, product).filter(|_| a.dtype == DType::F16)
     }
 
@@ -119,13 +120,15 @@ impl Linear {
         allocate(&self.operands[0].0, self.shape.clone(), dtype)
     }
 
-    fn launch(&self, sizes: &Sizes, c: &CubeTensor, ending: Ending<BufferBinding>) -> Launch<BufferBinding> {
+    /// C is in so many samples, which only a mask tells from each other.
+    fn launch(&self, sizes: &Sizes, c: &CubeTensor, samples: usize, ending: Ending<BufferBinding>) -> Launch<BufferBinding> {
         let [(a, at_a), (b, at_b)] = &self.operands;
-        self.products.multiply(self.turned, sizes, [(a, *at_a), (b, *at_b), (c, Place::rows(self.sizes.n))], ending)
+        let at_c = Place { sample: sizes.m / samples * sizes.n, ..Place::rows(sizes.n) };
+        self.products.multiply(self.turned, sizes, [(a, *at_a), (b, *at_b), (c, at_c)], ending)
     }
 
     fn submit(&self, c: &CubeTensor, ending: Ending<BufferBinding>) {
-        self.products.queue.submit([self.launch(&self.sizes, c, ending)]);
+        self.products.queue.submit([self.launch(&self.sizes, c, 1, ending)]);
     }
 
     /// Whether a tensor of f32 holds a bias for each column.
@@ -142,7 +145,7 @@ pub fn product(a: &CubeTensor, b: &CubeTensor, product: Product) -> Option<CubeT
     let Sizes { m, n, splits, .. } = in_parts;
     let sizes = if linear.products.binds(4 * splits * m * n) { in_parts } else { linear.sizes };
     let parts = allocate(a, Shape::new([sizes.splits, m, n]), DType::F32);
-    let mut launches = vec![linear.launch(&sizes, &parts, Ending::Single)];
+    let mut launches = vec![linear.launch(&sizes, &parts, 1, Ending::Single)];
     let whole = if sizes.splits > 1 { sum_columns(&parts, [sizes.splits, m * n], &mut launches) } else { parts };
     queue.submit(launches);
     Some(CubeBackend::float_reshape(whole, linear.shape))
@@ -150,7 +153,7 @@ pub fn product(a: &CubeTensor, b: &CubeTensor, product: Product) -> Option<CubeT
 
 /// [`Layers::product_rounded`], if it can be had.
 pub fn product_rounded(a: &CubeTensor, b: &CubeTensor, product: Product) -> Option<CubeTensor> {
-    let linear = Linear::rounded(a, b, product)?;
+    let linear = Linear::of_halves(a, b, product)?;
     let c = linear.allocate(DType::F16);
     linear.submit(&c, Ending::Rounded);
     Some(c)
@@ -158,7 +161,7 @@ pub fn product_rounded(a: &CubeTensor, b: &CubeTensor, product: Product) -> Opti
 
 /// [`Layers::affine_rounded`], if it can be had.
 pub fn affine_rounded(x: &CubeTensor, weight: &CubeTensor, bias: &CubeTensor) -> Option<CubeTensor> {
-    let linear = Linear::rounded(x, weight, Product::Forward)?;
+    let linear = Linear::of_halves(x, weight, Product::Forward)?;
     if !linear.has_bias(bias) {
         return None;
     }
@@ -170,7 +173,7 @@ pub fn affine_rounded(x: &CubeTensor, weight: &CubeTensor, bias: &CubeTensor) ->
 
 /// [`Layers::affine_activated`], if it can be had.
 pub fn affine_activated(x: &CubeTensor, weight: &CubeTensor, bias: &CubeTensor, relu: bool) -> Option<(CubeTensor, CubeTensor)> {
-    let linear = Linear::rounded(x, weight, Product::Forward)?;
+    let linear = Linear::of_halves(x, weight, Product::Forward)?;
     if !linear.has_bias(bias) {
         return None;
     }
@@ -180,9 +183,30 @@ pub fn affine_activated(x: &CubeTensor, weight: &CubeTensor, bias: &CubeTensor, 
     Some((inner, hidden))
 }
 
+/// [`Layers::affine_onto`], if it can be had.
+pub fn affine_onto(
+    x: &CubeTensor,
+    weight: &CubeTensor,
+    bias: &CubeTensor,
+    residual: &CubeTensor,
+    path: &Path<CubeBackend>,
+) -> Option<CubeTensor> {
+    let linear = Linear::of_halves(x, weight, Product::Forward)?;
+    if !linear.has_bias(bias) || residual.dtype != DType::F32 || residual.shape() != linear.shape {
+        return None;
+    }
+    let mask = mask(path, residual)?;
+    let (c, samples) = (linear.allocate(DType::F32), mask.meta.num_elements());
+    let [bias, residual] = [bias, residual].map(|x| into_contiguous(x.clone()));
+    let [bias, residual, mask] = operands([&bias, &residual, &mask], [0; 3]);
+    let ending = Ending::Residual { bias, residual, mask };
+    linear.products.queue.submit([linear.launch(&linear.sizes, &c, samples, ending)]);
+    Some(c)
+}
+
 /// [`Layers::activated_gradient`], if it can be had.
 pub fn activated_gradient(weight: &CubeTensor, rounded: &CubeTensor, inner: &CubeTensor, relu: bool) -> Option<CubeTensor> {
-    let linear = Linear::rounded(rounded, weight, Product::Input)?;
+    let linear = Linear::of_halves(rounded, weight, Product::Input)?;
     if inner.dtype != DType::F16 || inner.meta.num_elements() != linear.shape.num_elements() {
         return None;
     }

@@ -46,6 +46,18 @@ pub fn gradients(x: &[f32], gamma: &[f32], gradient: &[f32], epsilon: f64) -> [V
     [of_x, of_gamma.iter().map(|v| *v as f32).collect(), of_beta.iter().map(|v| *v as f32).collect()]
 }
 
+/// The gradient of x on top of a residual, `[R, D]` both, and what a mask `[B]` of samples, with R / B rows each, leaves of the sum.
+///
+/// # Panics
+/// If there are not whole rows for every sample.
+pub fn along(of_x: &[f32], residual: &[f32], mask: &[f32]) -> [Vec<f32>; 2] {
+    assert!(of_x.len() == residual.len() && of_x.len().is_multiple_of(mask.len()), "rows of another size");
+    let sum: Vec<f32> = of_x.iter().zip(residual).map(|(a, b)| (f64::from(*a) + f64::from(*b)) as f32).collect();
+    let each = sum.len() / mask.len();
+    let branch = sum.iter().enumerate().map(|(i, v)| v * mask[i / each]).collect();
+    [sum, branch]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +70,9 @@ mod tests {
         let [of_x, of_gamma, of_beta] = gradients(&[1.0, 3.0], &[1.0, 1.0], &[4.0, 6.0], 0.0);
         // Two values are -1 and 1 whatever they were.
         assert_eq!((of_x, of_gamma, of_beta), (vec![0.0, 0.0], vec![-4.0, 6.0], vec![4.0, 6.0]));
+        // Two samples of a row each.
+        let [sum, branch] = along(&[1.0, 2.0, 3.0, 4.0], &[0.5, -2.0, 1.0, 0.0], &[0.0, 1.5]);
+        assert_eq!((sum, branch), (vec![1.5, 0.0, 4.0, 4.0], vec![0.0, 0.0, 6.0, 6.0]));
     }
 
     #[test]
