@@ -362,9 +362,14 @@ fn gradients_of_norms_go_on_beside_a_residual() {
             gpu.run(&[layer_norm::gradients_onto(&rows, [x, gamma, gradient, residual, of_x.clone(), chunks.clone()])]).unwrap();
         } else {
             let (mask, branch) = (placed(gpu, &mask, 0), empty(count * width / 2, 0));
-            let operands = [x, gamma, gradient, residual, mask, of_x.clone(), branch.clone(), chunks.clone()];
-            gpu.run(&[layer_norm::gradients_along(&rows, operands)]).unwrap();
-            within(1e-3, "branch", &unpaired(&inside(gpu, &branch)), &masked);
+            let launch = |mask| {
+                let results = [of_x.clone(), branch.clone(), chunks.clone()];
+                layer_norm::gradients_along(&rows, [x.clone(), gamma.clone(), gradient.clone(), residual.clone()], mask, results)
+            };
+            for (mask, expected) in [(None, &sum), (Some(mask), &masked)] {
+                gpu.run(&[launch(mask)]).unwrap();
+                within(1e-3, "branch", &unpaired(&inside(gpu, &branch)), expected);
+            }
         }
         close("x", &inside(gpu, &of_x), &sum);
         let sums = reference::column_sums::column_sums(&inside(gpu, &chunks), 2 * width);

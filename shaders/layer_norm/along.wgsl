@@ -1,5 +1,8 @@
 // Where shaders/layer_norm.wgsl writes the gradient of x to, on top of a residual (layer_norm/residual.wgsl), and what of their sum goes on
-// along a path: times a mask's value for the sample, in half precision.
+// along a path: times a mask's value for the sample, if there is a mask, in half precision.
+
+// Else any buffer stands for the mask.
+override MASKED: bool;
 
 // [B]
 @group(0) @binding(5) var<storage, read_write> mask: array<f32>;
@@ -21,7 +24,11 @@ struct Before {
 
 // What is known beforehand of a row.
 fn known(row: u32, lane: u32, end: u32) -> Before {
-    return Before(row_of_residual(row, lane, end), mask[gradient_params.fifth / 4u + row / gradient_params.rows_each]);
+    var before = Before(row_of_residual(row, lane, end), 1.0);
+    if MASKED {
+        before.share = mask[gradient_params.fifth / 4u + row / gradient_params.rows_each];
+    }
+    return before;
 }
 
 fn deliver(gradient_of_x: mat4x4<f32>, before: Before, row: u32, lane: u32, end: u32) {

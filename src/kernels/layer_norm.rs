@@ -40,10 +40,17 @@ const CHUNKS: usize = 1024;
 /// Columns of a workgroup of [`SUMS`], as in the shader.
 const COLUMNS: usize = 16;
 
-/// The constants of norms and gradients for rows shared by `team`; `halves`: a norm in half precision, or [`GRADIENTS_ALONG`].
+/// The constants of norms and gradients for rows shared by `team`; `halves`: a norm in half precision.
 pub fn constants(team: Team, halves: bool) -> Constants {
     let mut all = team.constants();
     all.push(("HALVES", u32::from(halves)));
+    all
+}
+
+/// Those of [`GRADIENTS_ALONG`].
+pub fn along_constants(team: Team, masked: bool) -> Constants {
+    let mut all = constants(team, true);
+    all.push(("MASKED", u32::from(masked)));
     all
 }
 
@@ -101,18 +108,11 @@ impl Rows {
     }
 
     /// A sample of the launch is a chunk; one of what is normed has `rows_each`, if there is a mask.
-    fn gradients<P>(&self, kernel: &'static Kernel, halves: bool, rows_each: usize, operands: Vec<Operand<P>>) -> Launch<P> {
+    fn gradients<P>(&self, kernel: &'static Kernel, constants: Constants, rows_each: usize, operands: Vec<Operand<P>>) -> Launch<P> {
         // All have the places where the fifth to the eighth of the buffers begin.
         let beginnings = std::iter::repeat_n(0, MOST_BUFFERS - kernel.buffers);
         let params = [self.width as u32, self.epsilon.to_bits(), self.turns() as u32, rows_each as u32];
-        Launch {
-            kernel,
-            constants: constants(self.team, halves),
-            operands,
-            samples: self.chunks(),
-            groups: 1,
-            params: beginnings.chain(params).collect(),
-        }
+        Launch { kernel, constants, operands, samples: self.chunks(), groups: 1, params: beginnings.chain(params).collect() }
     }
 }
 
@@ -134,25 +134,29 @@ pub fn norm<P>(rows: &Rows, halves: bool, operands: [Operand<P>; 4]) -> Launch<P
 
 /// Gradients of x, and of gamma and beta chunk by chunk.
 pub fn gradients<P>(rows: &Rows, operands: [Operand<P>; 5]) -> Launch<P> {
-    rows.gradients(&GRADIENTS, false, 0, operands.into())
+    rows.gradients(&GRADIENTS, constants(rows.team, false), 0, operands.into())
 }
 
 /// The same with the gradient of x on top of a residual.
 pub fn gradients_onto<P>(rows: &Rows, operands: [Operand<P>; 6]) -> Launch<P> {
-    rows.gradients(&GRADIENTS_ONTO, false, 0, operands.into())
+    rows.gradients(&GRADIENTS_ONTO, constants(rows.team, false), 0, operands.into())
 }
 
-/// [`gradients_onto`], and the sum in half precision, times a mask's value for each sample. This launch is not cut, whatever the operands
-/// say: behind the first part of the rows a shader would not know whose row it has.
+/// [`gradients_onto`] of x, gamma, gradient and residual, and between that and the chunks' sums the same in half precision, times the value
+/// of a mask `[B]` for each sample, if there is one. This launch is not cut, whatever the operands say: behind the first part of the rows a
+/// shader would not know whose row it has.
 ///
 /// # Panics
 /// If rows of f16 were not whole words, or samples of the mask not whole rows.
-pub fn gradients_along<P>(rows: &Rows, operands: [Operand<P>; 8]) -> Launch<P> {
-    let samples = (operands[4].size / 4) as usize;
+pub fn gradients_along<P: Clone>(rows: &Rows, sources: [Operand<P>; 4], mask: Option<Operand<P>>, results: [Operand<P>; 3]) -> Launch<P> {
+    let samples = mask.as_ref().map_or(1, |mask| (mask.size / 4) as usize);
     assert!(rows.halves(), "{} values of f16 are not whole words", rows.width);
     assert!(samples > 0 && rows.rows.is_multiple_of(samples), "{} rows of {samples} samples", rows.rows);
-    let whole = operands.map(|operand| Operand { per_sample: 0, ..operand });
-    let launch = rows.gradients(&GRADIENTS_ALONG, true, rows.rows / samples, whole.into());
+    let constants = along_constants(rows.team, mask.is_some());
+    // Any buffer stands for a mask that is not read.
+    let mask = mask.unwrap_or_else(|| sources[1].clone());
+    let operands = sources.into_iter().chain([mask]).chain(results).map(|operand| Operand { per_sample: 0, ..operand });
+    let launch = rows.gradients(&GRADIENTS_ALONG, constants, rows.rows / samples, operands.collect());
     Launch { samples: 1, groups: rows.chunks(), ..launch }
 }
 

@@ -157,7 +157,7 @@ impl Way {
             Finish::Biased => 2,
             Finish::Activated { .. } => 3,
             Finish::Gradient { .. } => 4,
-            Finish::Residual => 5,
+            Finish::Residual { .. } => 5,
         };
         &kernels[place]
     }
@@ -169,8 +169,10 @@ impl Way {
             Self::Plain { halves } => constants.push(("HALVES", u32::from(halves))),
             Self::Matrices | Self::Emulated => constants.push(("TALL", u32::from(tall))),
         }
-        if let Finish::Activated { relu } | Finish::Gradient { relu } = finish {
-            constants.push(("RELU", u32::from(relu)));
+        match finish {
+            Finish::Activated { relu } | Finish::Gradient { relu } => constants.push(("RELU", u32::from(relu))),
+            Finish::Residual { masked } => constants.push(("MASKED", u32::from(masked))),
+            Finish::Single | Finish::Rounded | Finish::Biased => {}
         }
         constants
     }
@@ -189,14 +191,14 @@ pub enum Finish {
     Activated { relu: bool },
     /// f16: C is the gradient of what an activation has made; this is that of what it was made of.
     Gradient { relu: bool },
-    /// f32, with a bias for each column, times a mask's value for the sample, on top of a residual.
-    Residual,
+    /// f32, with a bias for each column, times a mask's value for the sample if `masked`, on top of a residual.
+    Residual { masked: bool },
 }
 
 impl Finish {
     /// Of a value of C.
     fn bytes(self) -> usize {
-        if matches!(self, Self::Single | Self::Residual) { 4 } else { 2 }
+        if matches!(self, Self::Single | Self::Residual { .. }) { 4 } else { 2 }
     }
 }
 
@@ -223,11 +225,11 @@ pub enum Ending<P = Region> {
         /// f32, of the size of C.
         residual: Operand<P>,
         /// f32 `[B]`: of C's samples, one after the other as [`Matrices::sample`] says, also where [`Sizes`] take all of them for one.
-        mask: Operand<P>,
+        mask: Option<Operand<P>>,
     },
 }
 
-impl<P> Ending<P> {
+impl<P: Clone> Ending<P> {
     pub fn finish(&self) -> Finish {
         match *self {
             Self::Single => Finish::Single,
@@ -235,18 +237,21 @@ impl<P> Ending<P> {
             Self::Biased(_) => Finish::Biased,
             Self::Activated { relu, .. } => Finish::Activated { relu },
             Self::Gradient { relu, .. } => Finish::Gradient { relu },
-            Self::Residual { .. } => Finish::Residual,
+            Self::Residual { ref mask, .. } => Finish::Residual { masked: mask.is_some() },
         }
     }
 
-    /// All operands in the order of a shader's buffers.
+    /// All operands in the order of a shader's buffers, where any stands for a mask that is not there.
     fn operands(self, [a, b, c]: [Operand<P>; 3]) -> Vec<Operand<P>> {
         match self {
             Self::Single | Self::Rounded => vec![a, b, c],
             Self::Biased(bias) => vec![a, b, bias, c],
             Self::Activated { bias, result, .. } => vec![a, b, bias, c, result],
             Self::Gradient { inner, .. } => vec![a, b, inner, c],
-            Self::Residual { bias, residual, mask } => vec![a, b, bias, residual, mask, c],
+            Self::Residual { bias, residual, mask } => {
+                let mask = mask.unwrap_or_else(|| bias.clone());
+                vec![a, b, bias, residual, mask, c]
+            }
         }
     }
 
@@ -260,8 +265,8 @@ impl<P> Ending<P> {
             Self::Activated { bias, result, .. } => for_columns(bias) && as_large(result),
             Self::Gradient { inner, .. } => as_large(inner),
             Self::Residual { bias, residual, mask } => {
-                let masked = mask.size * c.sample as u64;
-                for_columns(bias) && as_large(residual) && masked >= c.operand.size - 4 * c.first as u64
+                let masked = |mask: &Operand<P>| mask.size * c.sample as u64 >= c.operand.size - 4 * c.first as u64;
+                for_columns(bias) && as_large(residual) && mask.iter().all(masked)
             }
         };
         assert!(fits, "operands that are smaller than C: {sizes:?}");
@@ -365,7 +370,8 @@ pub fn uses(way: Way) -> Vec<Use> {
     // Of attention, where C with few columns is another shader.
     let tall = [(Turned::B, true, Finish::Single), (Turned::NEITHER, true, Finish::Rounded), (Turned::A, true, Finish::Rounded)];
     let tall = tall.into_iter().filter(|_| !matches!(way, Way::Plain { .. }));
-    let with_bias = [Finish::Biased, Finish::Residual].map(|finish| (Turned::NEITHER, false, finish));
+    let residual = [false, true].map(|masked| Finish::Residual { masked });
+    let with_bias = [Finish::Biased].into_iter().chain(residual).map(|finish| (Turned::NEITHER, false, finish));
     linear.into_iter().chain(rounded).chain(with_bias).chain(activated).chain(tall).collect()
 }
 
@@ -398,7 +404,7 @@ fn suits(device: &wgpu::Device, adapter: &wgpu::Adapter) -> bool {
 ///
 /// # Panics
 /// Where a matrix reaches beyond its operand, is empty, or is not whole fours: the shader does not look.
-pub fn launch<P>(way: Way, turned: Turned, sizes: &Sizes, [a, b, c]: [Matrices<P>; 3], ending: Ending<P>) -> Launch<P> {
+pub fn launch<P: Clone>(way: Way, turned: Turned, sizes: &Sizes, [a, b, c]: [Matrices<P>; 3], ending: Ending<P>) -> Launch<P> {
     let whole = |columns: usize| columns.next_multiple_of(way.whole());
     let stored = |turned: bool, rows: usize, columns: usize| if turned { [columns, whole(rows)] } else { [rows, whole(columns)] };
     a.check(sizes, stored(turned.a, sizes.m, sizes.k), way.bytes());
@@ -472,7 +478,7 @@ mod tests {
         let onto = |residual: u64, mask: u64| {
             let operand = |size: u64| Operand { place: (), size, per_sample: 0 };
             let matrices = |size: u64, sample: usize| Matrices { operand: operand(size), first: 0, row: 8, head: 0, sample };
-            let ending = Ending::Residual { bias: operand(32), residual: operand(residual), mask: operand(mask) };
+            let ending = Ending::Residual { bias: operand(32), residual: operand(residual), mask: Some(operand(mask)) };
             let matrices = [matrices(96, 0), matrices(128, 0), matrices(192, 16)];
             launch(Way::Plain { halves: true }, Turned::NEITHER, &Sizes::plain(6, 8, 8), matrices, ending)
         };

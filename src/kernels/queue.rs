@@ -128,10 +128,13 @@ pub struct Copied {
 
 /// Contiguous tensors as operands, with the bytes of each for a sample (0: shared).
 pub fn operands<const N: usize>(tensors: [&CubeTensor; N], per_sample: [u64; N]) -> [Operand<BufferBinding>; N] {
-    std::array::from_fn(|i| {
-        let size = (tensors[i].meta.num_elements() * tensors[i].dtype.size()) as u64;
-        Operand { place: tensors[i].handle.clone().binding(), size, per_sample: per_sample[i] }
-    })
+    std::array::from_fn(|i| Operand { per_sample: per_sample[i], ..operand(tensors[i]) })
+}
+
+/// A contiguous tensor as an operand that all samples share.
+pub fn operand(tensor: &CubeTensor) -> Operand<BufferBinding> {
+    let size = (tensor.meta.num_elements() * tensor.dtype.size()) as u64;
+    Operand { place: tensor.handle.clone().binding(), size, per_sample: 0 }
 }
 
 /// A new tensor without gaps.

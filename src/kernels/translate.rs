@@ -52,8 +52,10 @@ pub fn variants() -> Vec<Variant> {
         all.push(Variant { kernel: &patch_pixels::PATCH_PIXELS, constants: patch_pixels::constants(&patches) });
     }
     for team in Team::all() {
-        let gradients = [(&layer_norm::GRADIENTS, false), (&layer_norm::GRADIENTS_ONTO, false), (&layer_norm::GRADIENTS_ALONG, true)];
-        all.extend(gradients.map(|(kernel, halves)| Variant { kernel, constants: layer_norm::constants(team, halves) }));
+        let gradients = [&layer_norm::GRADIENTS, &layer_norm::GRADIENTS_ONTO];
+        all.extend(gradients.map(|kernel| Variant { kernel, constants: layer_norm::constants(team, false) }));
+        let along = [false, true].map(|masked| layer_norm::along_constants(team, masked));
+        all.extend(along.map(|constants| Variant { kernel: &layer_norm::GRADIENTS_ALONG, constants }));
         for halves in [false, true] {
             all.push(Variant { kernel: &layer_norm::NORM, constants: layer_norm::constants(team, halves) });
             let both = [&softmax::SOFTMAX, &softmax::GRADIENT];

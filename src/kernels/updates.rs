@@ -5,7 +5,7 @@
 //! ours, one launch for a step and two for a sum; everywhere else they are burn's operations in burn's order, so that they give the bits
 //! that burn's optimiser does. Nothing here is differentiated.
 
-use super::queue::{Copied, Outlet, Queue, allocate, operands};
+use super::queue::{Copied, Outlet, Queue, allocate, operand, operands};
 use super::{adamw as kernel, squares};
 use burn::backend::autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy};
 use burn::backend::tensor::FloatTensor;
@@ -130,7 +130,7 @@ fn stepped_by_shader(
     let sources = operands([&parameter, &gradient], [kernel::SAMPLE; 2]);
     let moments = moments.as_ref().map(|both| operands(both.each_ref(), [kernel::SAMPLE; 2]));
     let computed = computed.map(|factor| into_contiguous(factor.clone()));
-    let computed = computed.as_ref().map(|factor| operands([factor], [0]).into_iter().next().expect("one operand"));
+    let computed = computed.as_ref().map(operand);
     let results = operands(made.each_ref(), [kernel::SAMPLE; 3]);
     queue.submit([kernel::launch(shape.num_elements(), step, sources, moments, computed, results)]);
     Some(made.into())

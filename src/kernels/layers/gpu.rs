@@ -1,7 +1,7 @@
 //! The layers on a GPU by our shaders: products ([`products`](super::products)), norm, softmax and sums of columns, in f32; products,
 //! weights of attention, a norm's result and what is summed also in f16. Where a shader does not fit, burn's operations do.
 
-use super::super::queue::{Queue, allocate, operands};
+use super::super::queue::{Queue, allocate, operand, operands};
 use super::super::{column_sums as kernel, gpu::Launch, layer_norm, softmax};
 use super::products::{self, Attention};
 use super::{Layers, Path, Product, columns, operations};
@@ -46,19 +46,21 @@ fn norm(x: &CubeTensor, gamma: &CubeTensor, beta: &CubeTensor, epsilon: f64, dty
     Some(out)
 }
 
-/// The mask of a path for branches `[B, ..]` like this one: `[B]` of f32, contiguous; none where it is not one of samples.
-pub fn mask(path: &Path<CubeBackend>, branch: &CubeTensor) -> Option<CubeTensor> {
-    let shape = branch.shape();
-    if shape.num_dims() < 2 {
-        return None;
+impl Path<CubeBackend> {
+    /// Whether it is one for branches `[B, ..]` like this one: a mask would be `[B]` of f32.
+    pub fn suits(&self, branch: &CubeTensor) -> bool {
+        let (shape, of_samples) = (branch.shape(), |mask: &CubeTensor, n| mask.shape()[0] == n && mask.meta.num_elements() == n);
+        match self {
+            Self::Whole => true,
+            Self::Masked(mask) => shape.num_dims() > 1 && of_samples(mask, shape[0]) && all_f32([mask]),
+        }
     }
-    let samples = shape[0];
-    match path {
-        // It takes a launch, but a tiny one, and the shaders do without another kind of each.
-        Path::Whole => Some(CubeBackend::float_ones(Shape::new([samples]), &branch.device, DType::F32.into())),
-        Path::Masked(mask) => {
-            let of_samples = mask.shape()[0] == samples && mask.meta.num_elements() == samples && all_f32([mask]);
-            of_samples.then(|| into_contiguous(mask.clone()))
+
+    /// Its mask, contiguous.
+    pub fn mask(&self) -> Option<CubeTensor> {
+        match self {
+            Self::Whole => None,
+            Self::Masked(mask) => Some(into_contiguous(mask.clone())),
         }
     }
 }
@@ -250,15 +252,16 @@ impl Layers for CubeBackend {
     ) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
         // The launch binds whole tensors.
         let bytes = (DType::F32.size() * x.shape().num_elements()) as u64;
-        let fits = |made: &NormGradients| made.rows.halves() && bytes <= made.queue.gpu().largest_binding();
-        let made = NormGradients::onto(&x, &gamma, &gradient, &residual, epsilon).filter(fits);
-        let Some((made, mask)) = made.and_then(|made| Some((made, mask(&path, &x)?))) else {
+        let fits = |made: &NormGradients| made.rows.halves() && path.suits(&x) && bytes <= made.queue.gpu().largest_binding();
+        let Some(made) = NormGradients::onto(&x, &gamma, &gradient, &residual, epsilon).filter(fits) else {
             return operations::norm_gradients_along::<Self>(x, gamma, gradient, residual, &path, epsilon, DType::F16);
         };
         let ([x, gamma, gradient], residual) = (&made.sources, into_contiguous(residual));
-        let branch = allocate(x, x.shape(), DType::F16);
-        let tensors = [x, gamma, gradient, &residual, &mask, &made.of_x, &branch, &made.chunks];
-        let launch = layer_norm::gradients_along(&made.rows, operands(tensors, [0; 8]));
+        let (branch, mask) = (allocate(x, x.shape(), DType::F16), path.mask());
+        let sources = operands([x, gamma, gradient, &residual], [0; 4]);
+        let results = operands([&made.of_x, &branch, &made.chunks], [0; 3]);
+        let mask = mask.as_ref().map(operand);
+        let launch = layer_norm::gradients_along(&made.rows, sources, mask, results);
         let (of_x, of_gamma, of_beta) = made.submit(launch);
         (of_x, branch, of_gamma, of_beta)
     }

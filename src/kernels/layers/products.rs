@@ -6,13 +6,13 @@
 //! and writes gradients to where the backward pass wants them: nothing is copied or turned. Its weights have a few columns more than there
 //! are keys ([`columns`]). Where there are cooperative matrices, scores stay in the kernel that makes weights of them.
 
-use super::gpu::{mask, sum_columns};
+use super::gpu::sum_columns;
 use super::operations::scale;
 use super::{Path, Product, columns};
 use crate::kernels::attention::{self, Sizes as Heads};
 use crate::kernels::gpu::Launch;
 use crate::kernels::product::{Ending, Matrices, Sizes, Turned, Way, launch};
-use crate::kernels::queue::{Queue, allocate, operands};
+use crate::kernels::queue::{Queue, allocate, operand, operands};
 use crate::kernels::softmax;
 use burn::backend::TensorMetadata;
 use burn::backend::ops::FloatTensorOps;
@@ -74,8 +74,7 @@ impl Products {
 }
 
 fn matrices((tensor, Place { first, row, head, sample }): (&CubeTensor, Place)) -> Matrices<BufferBinding> {
-    let [operand] = operands([tensor], [0]);
-    Matrices { operand, first, row, head, sample }
+    Matrices { operand: operand(tensor), first, row, head, sample }
 }
 
 /// A product of a linear layer.
@@ -166,8 +165,7 @@ pub fn affine_rounded(x: &CubeTensor, weight: &CubeTensor, bias: &CubeTensor) ->
         return None;
     }
     let (c, bias) = (linear.allocate(DType::F16), into_contiguous(bias.clone()));
-    let [bias] = operands([&bias], [0]);
-    linear.submit(&c, Ending::Biased(bias));
+    linear.submit(&c, Ending::Biased(operand(&bias)));
     Some(c)
 }
 
@@ -192,13 +190,14 @@ pub fn affine_onto(
     path: &Path<CubeBackend>,
 ) -> Option<CubeTensor> {
     let linear = Linear::of_halves(x, weight, Product::Forward)?;
-    if !linear.has_bias(bias) || residual.dtype != DType::F32 || residual.shape() != linear.shape {
+    if !linear.has_bias(bias) || residual.dtype != DType::F32 || residual.shape() != linear.shape || !path.suits(residual) {
         return None;
     }
-    let mask = mask(path, residual)?;
-    let (c, samples) = (linear.allocate(DType::F32), mask.meta.num_elements());
+    let (c, mask) = (linear.allocate(DType::F32), path.mask());
+    let samples = mask.as_ref().map_or(1, |mask| mask.meta.num_elements());
     let [bias, residual] = [bias, residual].map(|x| into_contiguous(x.clone()));
-    let [bias, residual, mask] = operands([&bias, &residual, &mask], [0; 3]);
+    let [bias, residual] = operands([&bias, &residual], [0; 2]);
+    let mask = mask.as_ref().map(operand);
     let ending = Ending::Residual { bias, residual, mask };
     linear.products.queue.submit([linear.launch(&linear.sizes, &c, samples, ending)]);
     Some(c)
@@ -211,8 +210,7 @@ pub fn activated_gradient(weight: &CubeTensor, rounded: &CubeTensor, inner: &Cub
         return None;
     }
     let (c, inner) = (linear.allocate(DType::F16), into_contiguous(inner.clone()));
-    let [inner] = operands([&inner], [0]);
-    linear.submit(&c, Ending::Gradient { inner, relu });
+    linear.submit(&c, Ending::Gradient { inner: operand(&inner), relu });
     Some(c)
 }
 
@@ -318,8 +316,7 @@ impl<const T: usize> Attention<T> {
         let made = allocate(q.0, Shape::new([self.samples, self.queries, self.width]), q.0.dtype);
         let read = (&made, self.read());
         if let Some((way, heads)) = &self.fused {
-            let [between] = operands([&weights], [0]);
-            self.products.queue.submit([attention::forward(*way, heads, [q, k, v, read].map(matrices), between)]);
+            self.products.queue.submit([attention::forward(*way, heads, [q, k, v, read].map(matrices), operand(&weights))]);
         } else {
             let scores = self.new_scores(DType::F32);
             self.products.queue.submit([

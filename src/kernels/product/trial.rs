@@ -103,7 +103,10 @@ impl Trial {
                         0.0
                     }
                 }
-                Finish::Residual => self.before[FIRST + place] + self.mask[place / (self.each * c_row)] * (sum + self.bias[column]),
+                Finish::Residual { masked } => {
+                    let share = if masked { self.mask[place / (self.each * c_row)] } else { 1.0 };
+                    self.before[FIRST + place] + share * (sum + self.bias[column])
+                }
             };
         }
         c
@@ -131,7 +134,10 @@ impl Trial {
             Finish::Biased => Ending::Biased(single(&self.bias)),
             Finish::Activated { relu } => Ending::Activated { bias: single(&self.bias), result: result(), relu },
             Finish::Gradient { relu } => Ending::Gradient { inner: halves(&self.before), relu },
-            Finish::Residual => Ending::Residual { bias: single(&self.bias), residual: single(&self.before), mask: single(&self.mask) },
+            Finish::Residual { masked } => {
+                let mask = masked.then(|| single(&self.mask));
+                Ending::Residual { bias: single(&self.bias), residual: single(&self.before), mask }
+            }
         };
         let mut shapes = self.shapes.iter();
         let [a, b, c] = [stored(&self.a), stored(&self.b), result()].map(|operand| {
