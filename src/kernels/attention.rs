@@ -154,9 +154,8 @@ pub fn gradient<P>(way: Way, sizes: &Sizes, [slopes, v, k, of_q]: [Matrices<P>; 
 /// # Errors
 /// Where they cannot run.
 pub fn works(gpu: &Gpu, way: Way, width: usize) -> Result<bool, GpuError> {
-    if of_way(way).is_none() || !WIDTHS.contains(&width) {
-        return Ok(false);
-    }
+    let Some(kernels) = of_way(way).filter(|_| WIDTHS.contains(&width)) else { return Ok(false) };
+    gpu.prepare(&kernels.each_ref().map(|kernel| (kernel, constants(width))));
     for (queries, keys) in [(150, 45), (7, 70)] {
         if !Trial::new(width, queries, keys).agrees(gpu, way)? {
             return Ok(false);

@@ -18,6 +18,7 @@ use cubecl::wgpu::{WgpuDevice, WgpuSetup};
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use wgpu::util::{BufferInitDescriptor, DeviceExt};
 
@@ -329,11 +330,23 @@ impl Gpu {
         })
     }
 
+    /// Compiles what will be wanted on all processors: some drivers take a second for a shader. What they refuse is told where it is used.
+    pub fn prepare(&self, wanted: &[(&'static Kernel, Constants)]) {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(wanted.len());
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some((kernel, constants)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.pipeline(kernel, constants).ok();
+            }
+        };
+        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    }
+
     fn pipeline(&self, kernel: &'static Kernel, constants: &Constants) -> Result<Arc<Pipeline>, GpuError> {
-        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        let pipelines = || self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (kernel.name, kernel.entry, constants.clone());
-        if let Some(known) = pipelines.get(&key) {
-            return Ok(known.clone());
+        if let Some(known) = pipelines().get(&key).cloned() {
+            return Ok(known);
         }
         // What a driver's compiler refuses is an internal error.
         let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
@@ -346,8 +359,7 @@ impl Gpu {
                 reason: error.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
             });
         }
-        pipelines.insert(key, made.clone());
-        Ok(made)
+        Ok(pipelines().entry(key).or_insert(made).clone())
     }
 
     fn compile(&self, kernel: &Kernel, constants: &Constants) -> Pipeline {

@@ -1,7 +1,7 @@
 //! Tries out whether a device multiplies right.
 
 use super::super::gpu::{Gpu, GpuError, Operand, Region};
-use super::{EIGHT, Ending, FOUR, Finish, Matrices, Sizes, Turned, Way, launch, uses};
+use super::{EIGHT, Ending, FOUR, Finish, Matrices, Sizes, Turned, Use, Way, launch, uses};
 use half::f16;
 use wgpu::BufferUsages;
 use wgpu::util::{BufferInitDescriptor, DeviceExt};
@@ -10,7 +10,10 @@ use wgpu::util::{BufferInitDescriptor, DeviceExt};
 /// and f32 hold exactly, in everything that layers ask for, with edges in all directions; of GELU, which makes other numbers of them, only
 /// that it runs.
 pub fn works(gpu: &Gpu, way: Way) -> Result<bool, GpuError> {
-    for (turned, tall, finish) in uses(way) {
+    let uses = uses(way);
+    let kernel = |&(turned, tall, finish): &Use| (way.kernel(finish), way.constants(turned, tall, finish));
+    gpu.prepare(&uses.iter().map(kernel).collect::<Vec<_>>());
+    for (turned, tall, finish) in uses {
         let exact = !matches!(finish, Finish::Activated { relu: false } | Finish::Gradient { relu: false });
         let heads = Sizes { samples: 2, heads: 2, m: 19, n: if turned.b { 21 } else { 24 }, columns: 32, k: 45, splits: 1, tall };
         let whole = Sizes { tall, ..Sizes::plain(261, 70, 144) };
