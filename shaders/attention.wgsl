@@ -29,6 +29,7 @@ const ACROSS = 32u;
 // Eights of values in a row of `shares`.
 const EIGHTS = ACROSS / 8u;
 const LEAST = -3.4028234e38;
+const LOG2_E = 1.4426950408889634;
 
 struct Params {
     // Where the first four buffers begin in their bindings, in bytes.
@@ -39,11 +40,12 @@ struct Params {
     // Of a fifth and a sixth buffer.
     base_of_fifth: u32,
     base_of_sixth: u32,
-    // Q and K, and columns of weights, which are zero from K on: a multiple of 16.
+    // Q and K, and columns of weights, which are zero from K on: K or the next multiple of 16.
     queries: u32,
     keys: u32,
     columns: u32,
     heads: u32,
+    // Positive.
     scale: f32,
     // The first value, and values from one row and one sample to the next: heads lie side by side. All are multiples of eight.
     first_left: u32,
@@ -65,8 +67,8 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> left: array<Stored>;
 @group(0) @binding(2) var<storage, read_write> right: array<Stored>;
 @group(0) @binding(3) var<storage, read_write> gathered: array<Stored>;
-// [B, H, Q, columns], and what is read; in eights.
-@group(0) @binding(4) var<storage, read_write> weights: array<vec4<u32>>;
+// [B, H, Q, columns], and what is read, in eights.
+@group(0) @binding(4) var<storage, read_write> weights: array<Stored>;
 @group(0) @binding(5) var<storage, read_write> read: array<vec4<u32>>;
 
 // Where tiles of `right` and `gathered` begin in `tiles`.
@@ -112,14 +114,15 @@ struct Place {
     sample: u32,
     head: u32,
     lane: u32,
+    // The workgroup's first row, and the lane's.
+    top: u32,
     row: u32,
     // Whether a row of the subgroup exists, and the lane's.
     works: bool,
     present: bool,
-    // In fours: where the tiles' eights of this lane and its row of weights begin.
+    // In fours: where the tiles' eights of this lane begin.
     right: vec2<u32>,
     gathered: vec2<u32>,
-    weights: u32,
 }
 
 // Eight values as they lie in memory.
@@ -132,6 +135,14 @@ struct Pair {
 struct Eights {
     first: Pair,
     second: Pair,
+}
+
+// What a lane brings to `shares`, where each row has four eights.
+struct Quarters {
+    first: Pair,
+    second: Pair,
+    third: Pair,
+    fourth: Pair,
 }
 
 // A lane's row of 32 columns.
@@ -147,7 +158,8 @@ fn place_of(group: u32, lane: u32) -> Place {
     place.sample = matrix / params.heads;
     place.head = matrix % params.heads;
     place.lane = lane;
-    place.row = group % down * DOWN + lane;
+    place.top = group % down * DOWN;
+    place.row = place.top + lane;
     place.works = place.row - lane % 32u < params.queries;
     place.present = place.row < params.queries;
     let first = place.sample * params.sample_right + place.head * WIDTH;
@@ -155,8 +167,6 @@ fn place_of(group: u32, lane: u32) -> Place {
     let within = eights / (WIDTH / 8u) * params.row_right + eights % (WIDTH / 8u) * 8u;
     place.right = params.base.y / 8u + (params.first_right + first + within) / 4u;
     place.gathered = params.base.z / 8u + (params.first_gathered + first + within) / 4u;
-    // What is behind the last row is read from there.
-    place.weights = (matrix * params.queries + min(place.row, params.queries - 1u)) * params.columns / 4u;
     return place;
 }
 
@@ -167,6 +177,11 @@ fn along(lane: u32, key: u32) -> vec2<u32> {
     let last = vec2<u32>(params.keys - 1u);
     // Modulo 2^32 where the last one is before a lane's own.
     return (min(own + key, last) - own) * (params.row_right / 4u);
+}
+
+// The keys of the next tile; behind the last one, the first ones: a second walk begins there.
+fn following(key: u32) -> u32 {
+    return select(0u, key + ACROSS, key + ACROSS < params.keys);
 }
 
 fn fetch_right(place: Place, key: u32) -> Eights {
@@ -218,26 +233,31 @@ fn put_eight(pair: Pair, eight: u32) {
     shares[to + 1u] = pair.y;
 }
 
+fn put_quarters(quarters: Quarters, lane: u32) {
+    put_eight(quarters.first, lane);
+    put_eight(quarters.second, lane + LANES);
+    put_eight(quarters.third, lane + 2u * LANES);
+    put_eight(quarters.fourth, lane + 3u * LANES);
+}
+
 // Behind the last row and column these are read once more.
-fn left_pair(place: Place, column: u32, quarter: u32) -> Pair {
-    let eight = place.lane + quarter * LANES;
-    let row = min(place.row - place.lane + eight / EIGHTS, params.queries - 1u);
+fn left_pair(place: Place, column: u32, eight: u32) -> Pair {
+    let row = min(place.top + eight / EIGHTS, params.queries - 1u);
     let within = min(column + eight % EIGHTS * 8u, WIDTH - 8u);
     let first = params.first_left + place.sample * params.sample_left + place.head * WIDTH;
     let at = params.base.x / 8u + (first + row * params.row_left + within) / 4u;
     return Pair(left[at], left[at + 1u]);
 }
 
-// Brings 32 columns of the workgroup's rows of `left` from `column` on to `shares`.
-fn put_left(place: Place, column: u32) {
-    let first = left_pair(place, column, 0u);
-    let second = left_pair(place, column, 1u);
-    let third = left_pair(place, column, 2u);
-    let fourth = left_pair(place, column, 3u);
-    put_eight(first, place.lane);
-    put_eight(second, place.lane + LANES);
-    put_eight(third, place.lane + 2u * LANES);
-    put_eight(fourth, place.lane + 3u * LANES);
+// 32 columns of the workgroup's rows of `left` from `column` on.
+fn fetch_left(place: Place, column: u32) -> Quarters {
+    let eight = place.lane;
+    return Quarters(
+        left_pair(place, column, eight),
+        left_pair(place, column, eight + LANES),
+        left_pair(place, column, eight + 2u * LANES),
+        left_pair(place, column, eight + 3u * LANES),
+    );
 }
 
 // Where a subgroup's 16 x 16 shares begin, from its row `row` and column `column` on.
@@ -245,9 +265,9 @@ fn shares_corner(lane: u32, row: u32, column: u32) -> u32 {
     return (lane / 32u * 32u + row) * SHARES_ROW + column / 4u;
 }
 
-// All lanes of the workgroup come here together.
-fn load_left(place: Place) {
-    put_left(place, 0u);
+// Rows of `left`, of which `second` has the columns from 32 on, by way of `shares`. All lanes of the workgroup come here together.
+fn load_left(place: Place, first: Quarters, second: Quarters) {
+    put_quarters(first, place.lane);
     workgroupBarrier();
     left00 = load_shares(shares_corner(place.lane, 0u, 0u));
     left10 = load_shares(shares_corner(place.lane, 16u, 0u));
@@ -257,7 +277,7 @@ fn load_left(place: Place) {
     }
     workgroupBarrier();
     if WIDTH > 32u {
-        put_left(place, 32u);
+        put_quarters(second, place.lane);
         workgroupBarrier();
         left02 = load_shares(shares_corner(place.lane, 0u, 0u));
         left12 = load_shares(shares_corner(place.lane, 16u, 0u));
@@ -363,15 +383,28 @@ fn exist(key: u32) -> vec4<bool> {
     return key + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(params.keys);
 }
 
-fn scaled(scores: vec4<f32>, key: u32) -> vec4<f32> {
-    return select(vec4<f32>(LEAST), scores * params.scale, exist(key));
+fn where_exist(values: vec4<f32>, key: u32, other: f32) -> vec4<f32> {
+    return select(vec4<f32>(other), values, exist(key));
 }
 
-// Scores from `key` on, scaled; the least number where there is no key.
-fn scaled_row(row: Row, key: u32) -> Row {
+// Values for the keys from `key` on, and something else where there is no key.
+fn of_keys(row: Row, key: u32, other: f32) -> Row {
+    if key + ACROSS <= params.keys {
+        return row;
+    }
     return Row(
-        mat4x4<f32>(scaled(row.x[0], key), scaled(row.x[1], key + 4u), scaled(row.x[2], key + 8u), scaled(row.x[3], key + 12u)),
-        mat4x4<f32>(scaled(row.y[0], key + 16u), scaled(row.y[1], key + 20u), scaled(row.y[2], key + 24u), scaled(row.y[3], key + 28u)),
+        mat4x4<f32>(
+            where_exist(row.x[0], key, other),
+            where_exist(row.x[1], key + 4u, other),
+            where_exist(row.x[2], key + 8u, other),
+            where_exist(row.x[3], key + 12u, other),
+        ),
+        mat4x4<f32>(
+            where_exist(row.y[0], key + 16u, other),
+            where_exist(row.y[1], key + 20u, other),
+            where_exist(row.y[2], key + 24u, other),
+            where_exist(row.y[3], key + 28u, other),
+        ),
     );
 }
 
@@ -382,26 +415,16 @@ fn largest_of(row: Row) -> f32 {
     return max(max(both.x, both.y), max(both.z, both.w));
 }
 
-// e to the power of scores less `most`; zero where there is no key.
-fn power(scores: vec4<f32>, most: f32, key: u32) -> vec4<f32> {
-    return select(vec4<f32>(), exp(scores - vec4<f32>(most)), exist(key));
+// e to the power of scaled scores less the largest of all.
+fn power(scores: vec4<f32>, most: f32) -> vec4<f32> {
+    return exp2((scores - vec4<f32>(most)) * (params.scale * LOG2_E));
 }
 
-fn power_row(row: Row, most: f32, key: u32) -> Row {
-    return Row(
-        mat4x4<f32>(
-            power(row.x[0], most, key),
-            power(row.x[1], most, key + 4u),
-            power(row.x[2], most, key + 8u),
-            power(row.x[3], most, key + 12u),
-        ),
-        mat4x4<f32>(
-            power(row.y[0], most, key + 16u),
-            power(row.y[1], most, key + 20u),
-            power(row.y[2], most, key + 24u),
-            power(row.y[3], most, key + 28u),
-        ),
-    );
+// The same; zero where there is no key.
+fn powers(row: Row, most: f32, key: u32) -> Row {
+    let x = mat4x4<f32>(power(row.x[0], most), power(row.x[1], most), power(row.x[2], most), power(row.x[3], most));
+    let y = mat4x4<f32>(power(row.y[0], most), power(row.y[1], most), power(row.y[2], most), power(row.y[3], most));
+    return of_keys(Row(x, y), key, 0.0);
 }
 
 fn sum_of(row: Row) -> f32 {
@@ -411,23 +434,41 @@ fn sum_of(row: Row) -> f32 {
     return (both.x + both.y) + (both.z + both.w);
 }
 
-fn rounded_eight(x: vec4<f32>, y: vec4<f32>) -> vec4<u32> {
-    return vec4<u32>(rounded(x), rounded(y));
+// A lane's row of `shares`.
+fn put_row(place: Place, row: Row) {
+    let at = place.lane * SHARES_ROW;
+    shares[at] = stored(row.x[0]);
+    shares[at + 1u] = stored(row.x[1]);
+    shares[at + 2u] = stored(row.x[2]);
+    shares[at + 3u] = stored(row.x[3]);
+    shares[at + 4u] = stored(row.y[0]);
+    shares[at + 5u] = stored(row.y[1]);
+    shares[at + 6u] = stored(row.y[2]);
+    shares[at + 7u] = stored(row.y[3]);
 }
 
-// The lane's shares of eight keys, as they are in memory, into the tile.
-fn put_shares(place: Place, eight: u32, values: vec4<u32>) {
-    let at = place.lane * SHARES_ROW + eight * 2u;
-    shares[at] = stored(numbers(values.xy));
-    shares[at + 1u] = stored(numbers(values.zw));
+// Where an eight of the tile at `key` lies in weights and their like, in fours, and whether it is there: four lanes side by side have a row.
+fn share_at(place: Place, key: u32, eight: u32) -> u32 {
+    let row = (place.sample * params.heads + place.head) * params.queries + place.top + eight / EIGHTS;
+    return (row * params.columns + key + eight % EIGHTS * 8u) / 4u;
 }
 
-// The lane's weights of the tile's keys from the eight `eight` on; columns behind the last ones are not written.
-fn keep_weights(place: Place, key: u32, eight: u32, x: vec4<f32>, y: vec4<f32>) {
-    let values = rounded_eight(x, y);
-    put_shares(place, eight, values);
-    if place.present && key + eight * 8u < params.columns {
-        weights[params.base.w / 16u + place.weights / 2u + key / 8u + eight] = values;
+fn is_there(place: Place, key: u32, eight: u32) -> bool {
+    return place.top + eight / EIGHTS < params.queries && key + eight % EIGHTS * 8u < params.columns;
+}
+
+fn eight_of_shares(eight: u32) -> Pair {
+    let at = eight / EIGHTS * SHARES_ROW + eight % EIGHTS * 2u;
+    return Pair(shares[at], shares[at + 1u]);
+}
+
+// Writes an eight of the tile's weights.
+fn keep_weights(place: Place, key: u32, eight: u32) {
+    if is_there(place, key, eight) {
+        let pair = eight_of_shares(eight);
+        let at = params.base.w / 8u + share_at(place, key, eight);
+        weights[at] = pair.x;
+        weights[at + 1u] = pair.y;
     }
 }
 
@@ -439,7 +480,7 @@ fn result_at(place: Place, base: u32) -> u32 {
 
 // The lane's eight of `scratch`.
 fn own_eight(place: Place, eight: u32) -> vec4<u32> {
-    return rounded_eight(own(place, eight * 2u), own(place, eight * 2u + 1u));
+    return vec4<u32>(rounded(own(place, eight * 2u)), rounded(own(place, eight * 2u + 1u)));
 }
 
 @compute @workgroup_size(128)
@@ -450,45 +491,52 @@ fn attention(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocat
     }
     lane_of_subgroup = lane % 32u;
     let place = place_of(group, lane);
-    load_left(place);
+    // All that is wanted first is asked for at once.
+    let first = fetch_left(place, 0u);
+    let second = fetch_left(place, 32u);
+    var next = fetch_right(place, 0u);
+    var next_gathered = fetch_gathered(place, 0u);
+    load_left(place, first, second);
 
     // The largest score of the lane's row so far, and the sum of powers less that.
     var most = LEAST;
     var sum = 0.0;
-    var next = fetch_right(place, 0u);
     for (var key = 0u; key < params.keys; key += ACROSS) {
         put(next, lane, RIGHT);
         workgroupBarrier();
-        next = fetch_right(place, key + ACROSS);
+        next = fetch_right(place, following(key));
         if place.works {
             multiply(place);
         }
         workgroupBarrier();
-        let row = scaled_row(own_row(place), key);
-        let before = most;
-        most = max(most, largest_of(row));
-        sum = sum * exp(before - most) + sum_of(power_row(row, most, key));
+        if place.works {
+            let row = of_keys(own_row(place), key, LEAST);
+            let before = most;
+            most = max(most, largest_of(row));
+            sum = sum * power(vec4<f32>(before), most).x + sum_of(powers(row, most, key));
+        }
     }
     let share = 1.0 / sum;
 
-    next = fetch_right(place, 0u);
-    var gathered_next = fetch_gathered(place, 0u);
     for (var key = 0u; key < params.keys; key += ACROSS) {
         put(next, lane, RIGHT);
         workgroupBarrier();
-        next = fetch_right(place, key + ACROSS);
+        next = fetch_right(place, following(key));
         if place.works {
             multiply(place);
         }
         workgroupBarrier();
-        put(cut(gathered_next, lane, key), lane, GATHERED);
-        gathered_next = fetch_gathered(place, key + ACROSS);
-        let row = power_row(scaled_row(own_row(place), key), most, key);
-        keep_weights(place, key, 0u, row.x[0] * share, row.x[1] * share);
-        keep_weights(place, key, 1u, row.x[2] * share, row.x[3] * share);
-        keep_weights(place, key, 2u, row.y[0] * share, row.y[1] * share);
-        keep_weights(place, key, 3u, row.y[2] * share, row.y[3] * share);
+        put(cut(next_gathered, lane, key), lane, GATHERED);
+        next_gathered = fetch_gathered(place, following(key));
+        if place.works {
+            let row = powers(own_row(place), most, key);
+            put_row(place, Row(row.x * share, row.y * share));
+        }
         workgroupBarrier();
+        keep_weights(place, key, lane);
+        keep_weights(place, key, lane + LANES);
+        keep_weights(place, key, lane + 2u * LANES);
+        keep_weights(place, key, lane + 3u * LANES);
         if place.works {
             gather(place);
         }

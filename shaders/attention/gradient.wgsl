@@ -1,27 +1,24 @@
 // The gradient of attention: what shaders/attention.wgsl, which stands before this, says of it.
 
-// Weights as attention has left them, and, as they lie, the gradients of scores; that of queries.
+// Weights as attention has left them, and, as they lie, the gradients of scores; that of queries, in eights.
 @group(0) @binding(4) var<storage, read_write> known_weights: array<Stored>;
-@group(0) @binding(5) var<storage, read_write> of_scores: array<vec4<u32>>;
+@group(0) @binding(5) var<storage, read_write> of_scores: array<Stored>;
 @group(0) @binding(6) var<storage, read_write> of_queries: array<vec4<u32>>;
 
-// What a lane brings to `shares`, where each row has four eights.
-struct Quarters {
-    first: Pair,
-    second: Pair,
-    third: Pair,
-    fourth: Pair,
-}
-
-// The weights of the workgroup's rows for the tile at `key`: what a lane brings to `shares`.
+// The weights of the workgroup's rows for the tile at `key`.
 fn fetch_weights(place: Place, key: u32) -> Quarters {
-    return Quarters(weights_pair(place, key, 0u), weights_pair(place, key, 1u), weights_pair(place, key, 2u), weights_pair(place, key, 3u));
+    let eight = place.lane;
+    return Quarters(
+        weights_pair(place, key, eight),
+        weights_pair(place, key, eight + LANES),
+        weights_pair(place, key, eight + 2u * LANES),
+        weights_pair(place, key, eight + 3u * LANES),
+    );
 }
 
 // Behind the last row and column these are read once more.
-fn weights_pair(place: Place, key: u32, quarter: u32) -> Pair {
-    let eight = place.lane + quarter * LANES;
-    let row = min(place.row - place.lane + eight / EIGHTS, params.queries - 1u);
+fn weights_pair(place: Place, key: u32, eight: u32) -> Pair {
+    let row = min(place.top + eight / EIGHTS, params.queries - 1u);
     let column = min(key + eight % EIGHTS * 8u, params.columns - 8u);
     let matrix = place.sample * params.heads + place.head;
     let at = params.base.w / 8u + ((matrix * params.queries + row) * params.columns + column) / 4u;
@@ -31,10 +28,15 @@ fn weights_pair(place: Place, key: u32, quarter: u32) -> Pair {
 // With zero behind the last columns, where keys are zero, too, but what is read may not be a number.
 fn put_weights(quarters: Quarters, lane: u32, key: u32) {
     let present = key + lane % EIGHTS * 8u < params.columns;
-    put_eight(zero_unless(present, quarters.first), lane);
-    put_eight(zero_unless(present, quarters.second), lane + LANES);
-    put_eight(zero_unless(present, quarters.third), lane + 2u * LANES);
-    put_eight(zero_unless(present, quarters.fourth), lane + 3u * LANES);
+    put_quarters(
+        Quarters(
+            zero_unless(present, quarters.first),
+            zero_unless(present, quarters.second),
+            zero_unless(present, quarters.third),
+            zero_unless(present, quarters.fourth),
+        ),
+        lane,
+    );
 }
 
 // The lane's four slopes from `four` on.
@@ -44,30 +46,36 @@ fn slopes_at(place: Place, four: u32) -> vec4<f32> {
     return values_of(left[params.base.x / 8u + first / 4u + four]);
 }
 
-// The lane's four weights of the keys from `key` on. Behind the last columns these are read once more.
-fn weights_at(place: Place, key: u32) -> vec4<f32> {
-    return values_of(known_weights[params.base.w / 8u + place.weights + min(key, params.columns - 4u) / 4u]);
+// The gradient of the scores in the lane's `four` of `scratch` as those of weights, which are in `shares`; as they will be there, infinite
+// where f16 ends.
+fn of_four_scores(place: Place, four: u32, mean: f32) -> vec4<f32> {
+    let weight = values_of(shares[place.lane * SHARES_ROW + four]);
+    return numbers(rounded(params.scale * weight * (own(place, four) - vec4<f32>(mean))));
 }
 
-fn weights_row(place: Place, key: u32) -> Row {
-    return Row(
-        mat4x4<f32>(weights_at(place, key), weights_at(place, key + 4u), weights_at(place, key + 8u), weights_at(place, key + 12u)),
-        mat4x4<f32>(weights_at(place, key + 16u), weights_at(place, key + 20u), weights_at(place, key + 24u), weights_at(place, key + 28u)),
+fn of_scores_row(place: Place, key: u32, mean: f32) -> Row {
+    let x = mat4x4<f32>(
+        of_four_scores(place, 0u, mean),
+        of_four_scores(place, 1u, mean),
+        of_four_scores(place, 2u, mean),
+        of_four_scores(place, 3u, mean),
     );
+    let y = mat4x4<f32>(
+        of_four_scores(place, 4u, mean),
+        of_four_scores(place, 5u, mean),
+        of_four_scores(place, 6u, mean),
+        of_four_scores(place, 7u, mean),
+    );
+    return of_keys(Row(x, y), key, 0.0);
 }
 
-// The gradient of the scores that lie in the lane's `four` of `scratch` as those of weights.
-fn of_four_scores(place: Place, key: u32, four: u32, weight: vec4<f32>, mean: f32) -> vec4<f32> {
-    return select(vec4<f32>(), params.scale * weight * (own(place, four) - vec4<f32>(mean)), exist(key + four * 4u));
-}
-
-// The gradients of the lane's scores of the tile's keys from the eight `eight` on; columns behind the last ones are not written.
-fn keep_gradients(place: Place, key: u32, eight: u32, x: vec4<f32>, y: vec4<f32>, mean: f32) {
-    let first = eight * 2u;
-    let values = rounded_eight(of_four_scores(place, key, first, x, mean), of_four_scores(place, key, first + 1u, y, mean));
-    put_shares(place, eight, values);
-    if place.present && key + eight * 8u < params.columns {
-        of_scores[params.base_of_fifth / 16u + place.weights / 2u + key / 8u + eight] = values;
+// Writes an eight of the tile's gradients of scores.
+fn keep_gradients(place: Place, key: u32, eight: u32) {
+    if is_there(place, key, eight) {
+        let pair = eight_of_shares(eight);
+        let at = params.base_of_fifth / 8u + share_at(place, key, eight);
+        of_scores[at] = pair.x;
+        of_scores[at + 1u] = pair.y;
     }
 }
 
@@ -86,13 +94,17 @@ fn attention_gradient(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(loca
         put(cut(next, lane, key), lane, GATHERED);
         put_weights(next_weights, lane, key);
         workgroupBarrier();
-        next = fetch_right(place, key + ACROSS);
-        next_weights = fetch_weights(place, key + ACROSS);
+        next = fetch_right(place, following(key));
+        next_weights = fetch_weights(place, following(key));
         if place.works {
             gather(place);
         }
         workgroupBarrier();
     }
+    // For what comes behind it.
+    let first = fetch_left(place, 0u);
+    let second = fetch_left(place, 32u);
+    var next_gathered = fetch_gathered(place, 0u);
     // The mean of the gradients of weights, by weights.
     var mean = 0.0;
     for (var part = 0u; part * 32u < WIDTH; part++) {
@@ -111,26 +123,29 @@ fn attention_gradient(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(loca
     total11 = zero;
     total12 = zero;
     total13 = zero;
-    load_left(place);
+    load_left(place, first, second);
 
-    next = fetch_right(place, 0u);
-    var gathered_next = fetch_gathered(place, 0u);
     for (var key = 0u; key < params.keys; key += ACROSS) {
         put(next, lane, RIGHT);
         workgroupBarrier();
-        next = fetch_right(place, key + ACROSS);
-        let row = weights_row(place, key);
+        // Nobody gathers by what was there any more.
+        put_weights(next_weights, lane, key);
+        next = fetch_right(place, following(key));
+        next_weights = fetch_weights(place, following(key));
         if place.works {
             multiply(place);
         }
         workgroupBarrier();
-        put(cut(gathered_next, lane, key), lane, GATHERED);
-        gathered_next = fetch_gathered(place, key + ACROSS);
-        keep_gradients(place, key, 0u, row.x[0], row.x[1], mean);
-        keep_gradients(place, key, 1u, row.x[2], row.x[3], mean);
-        keep_gradients(place, key, 2u, row.y[0], row.y[1], mean);
-        keep_gradients(place, key, 3u, row.y[2], row.y[3], mean);
+        put(cut(next_gathered, lane, key), lane, GATHERED);
+        next_gathered = fetch_gathered(place, following(key));
+        if place.works {
+            put_row(place, of_scores_row(place, key, mean));
+        }
         workgroupBarrier();
+        keep_gradients(place, key, lane);
+        keep_gradients(place, key, lane + LANES);
+        keep_gradients(place, key, lane + 2u * LANES);
+        keep_gradients(place, key, lane + 3u * LANES);
         if place.works {
             gather(place);
         }

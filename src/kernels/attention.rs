@@ -74,11 +74,11 @@ pub struct Sizes {
     pub heads: usize,
     pub queries: usize,
     pub keys: usize,
-    /// Of weights, which are zero from K on: a multiple of 16, K at least.
+    /// Of weights, which are zero from K on: K or the next multiple of 16.
     pub columns: usize,
     /// Of a head: one of [`WIDTHS`].
     pub width: usize,
-    /// Of scores.
+    /// Of scores; positive.
     pub scale: f32,
 }
 
@@ -101,8 +101,8 @@ impl Sizes {
     fn launch<P>(&self, way: Way, kernel: usize, [left, right, gathered, result]: [Matrices<P>; 4], between: Vec<Operand<P>>) -> Launch<P> {
         let kernel = &of_way(way).expect("a way with cooperative matrices")[kernel];
         let &Self { samples, heads, queries, keys, columns, width, scale } = self;
-        assert!(WIDTHS.contains(&width) && columns.is_multiple_of(COLUMNS) && (1..=columns).contains(&keys), "other sizes: {self:?}");
-        assert!(samples * heads * queries > 0, "nothing to attend to: {self:?}");
+        assert!(WIDTHS.contains(&width) && columns == keys.next_multiple_of(COLUMNS) && scale > 0.0, "other sizes: {self:?}");
+        assert!(samples * heads * queries * keys > 0, "nothing to attend to: {self:?}");
         [(queries, &left), (keys, &right), (keys, &gathered), (queries, &result)].into_iter().for_each(|(tokens, x)| self.check(tokens, x));
         assert!((right.row, right.sample) == (gathered.row, gathered.sample), "keys and values that lie in other ways");
         assert!(between.iter().all(|x| x.size >= 2 * self.weights() as u64), "weights of another size");
@@ -149,14 +149,14 @@ pub fn gradient<P>(way: Way, sizes: &Sizes, [slopes, v, k, of_q]: [Matrices<P>; 
 }
 
 /// Whether the kernels are right on a device, for heads of this width: what is made of cooperative matrices differs from driver to driver.
-/// With edges in all directions, and a subgroup without rows.
+/// With edges in all directions, a subgroup without rows, and fewer keys than a lane's own.
 ///
 /// # Errors
 /// Where they cannot run.
 pub fn works(gpu: &Gpu, way: Way, width: usize) -> Result<bool, GpuError> {
     let Some(kernels) = of_way(way).filter(|_| WIDTHS.contains(&width)) else { return Ok(false) };
     gpu.prepare(&kernels.each_ref().map(|kernel| (kernel, constants(width))));
-    for (queries, keys) in [(150, 45), (7, 70)] {
+    for (queries, keys) in [(150, 45), (7, 70), (130, 5)] {
         if !Trial::new(width, queries, keys).agrees(gpu, way)? {
             return Ok(false);
         }

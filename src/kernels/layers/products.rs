@@ -248,7 +248,7 @@ impl<const T: usize> Attention<T> {
         let whole = [products.way.columns(), products.way.whole()].iter().all(|n| (width / heads).is_multiple_of(*n));
         let (each, scale) = (width / heads, scale(width, heads));
         let rows = softmax::Rows::of(rows, columns, keys, scale, dtype == DType::F16)?;
-        let fused = products.queue.gpu().attention(each).filter(|_| dtype == DType::F16);
+        let fused = if dtype == DType::F16 { products.queue.gpu().attention(each) } else { None };
         let fused = fused.map(|way| (way, Heads { samples, heads, queries, keys, columns, width: each, scale }));
         let tensors = tensors.map(Clone::clone);
         whole.then(|| Self { products, rows, tensors: tensors.map(into_contiguous), samples, queries, keys, width, heads, fused })
