@@ -67,9 +67,10 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> left: array<Stored>;
 @group(0) @binding(2) var<storage, read_write> right: array<Stored>;
 @group(0) @binding(3) var<storage, read_write> gathered: array<Stored>;
-// [B, H, Q, columns], and what is read, in eights.
+// attention: [B, H, Q, columns].
 @group(0) @binding(4) var<storage, read_write> weights: array<Stored>;
-@group(0) @binding(5) var<storage, read_write> read: array<vec4<u32>>;
+// What was added up, in eights. attention: what is read; attention_gradient: of queries.
+@group(0) @binding(5) var<storage, read_write> result: array<vec4<u32>>;
 
 // Where tiles of `right` and `gathered` begin in `tiles`.
 const RIGHT = 0u;
@@ -472,15 +473,25 @@ fn keep_weights(place: Place, key: u32, eight: u32) {
     }
 }
 
-// Where the eights of a lane's row of a result begin.
-fn result_at(place: Place, base: u32) -> u32 {
-    let first = params.first_result + place.sample * params.sample_result + place.head * WIDTH + place.row * params.row_result;
-    return base / 16u + first / 8u;
-}
-
 // The lane's eight of `scratch`.
 fn own_eight(place: Place, eight: u32) -> vec4<u32> {
     return vec4<u32>(rounded(own(place, eight * 2u)), rounded(own(place, eight * 2u + 1u)));
+}
+
+// Writes what was added up. All lanes of the workgroup come here together.
+fn deliver(place: Place) {
+    let first = params.first_result + place.sample * params.sample_result + place.head * WIDTH + place.row * params.row_result;
+    let at = params.base_of_fifth / 16u + first / 8u;
+    for (var part = 0u; part * 32u < WIDTH; part++) {
+        store_total(place, part);
+        workgroupBarrier();
+        if place.present {
+            for (var eight = 0u; eight < EIGHTS && part * 32u + eight * 8u < WIDTH; eight++) {
+                result[at + part * EIGHTS + eight] = own_eight(place, eight);
+            }
+        }
+        workgroupBarrier();
+    }
 }
 
 @compute @workgroup_size(128)
@@ -541,14 +552,5 @@ fn attention(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocat
             gather(place);
         }
     }
-    for (var part = 0u; part * 32u < WIDTH; part++) {
-        store_total(place, part);
-        workgroupBarrier();
-        if place.present {
-            for (var eight = 0u; eight < EIGHTS && part * 32u + eight * 8u < WIDTH; eight++) {
-                read[result_at(place, params.base_of_fifth) + part * EIGHTS + eight] = own_eight(place, eight);
-            }
-        }
-        workgroupBarrier();
-    }
+    deliver(place);
 }

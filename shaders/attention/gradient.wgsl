@@ -1,9 +1,8 @@
 // The gradient of attention: what shaders/attention.wgsl, which stands before this, says of it.
 
-// Weights as attention has left them, and, as they lie, the gradients of scores; that of queries, in eights.
+// Weights as attention has left them, and, as they lie, the gradients of scores.
 @group(0) @binding(4) var<storage, read_write> known_weights: array<Stored>;
-@group(0) @binding(5) var<storage, read_write> of_scores: array<Stored>;
-@group(0) @binding(6) var<storage, read_write> of_queries: array<vec4<u32>>;
+@group(0) @binding(6) var<storage, read_write> of_scores: array<Stored>;
 
 // The weights of the workgroup's rows for the tile at `key`.
 fn fetch_weights(place: Place, key: u32) -> Quarters {
@@ -73,7 +72,7 @@ fn of_scores_row(place: Place, key: u32, mean: f32) -> Row {
 fn keep_gradients(place: Place, key: u32, eight: u32) {
     if is_there(place, key, eight) {
         let pair = eight_of_shares(eight);
-        let at = params.base_of_fifth / 8u + share_at(place, key, eight);
+        let at = params.base_of_sixth / 8u + share_at(place, key, eight);
         of_scores[at] = pair.x;
         of_scores[at + 1u] = pair.y;
     }
@@ -150,14 +149,5 @@ fn attention_gradient(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(loca
             gather(place);
         }
     }
-    for (var part = 0u; part * 32u < WIDTH; part++) {
-        store_total(place, part);
-        workgroupBarrier();
-        if place.present {
-            for (var eight = 0u; eight < EIGHTS && part * 32u + eight * 8u < WIDTH; eight++) {
-                of_queries[result_at(place, params.base_of_sixth) + part * EIGHTS + eight] = own_eight(place, eight);
-            }
-        }
-        workgroupBarrier();
-    }
+    deliver(place);
 }

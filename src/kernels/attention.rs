@@ -40,7 +40,7 @@ macro_rules! kernels {
     };
 }
 
-/// Of queries, keys and values: weights, and what is read. Of the gradient of that, values, keys and weights: those of scores and of queries.
+/// Of queries, keys and values: weights, and what is read. Of the gradient of that, values, keys and weights: those of queries and of scores.
 pub static MATRICES: [Kernel; 2] = kernels!("attention", "attention/matrices.wgsl");
 pub static EMULATED: [Kernel; 2] = kernels!("attention/emulated", "attention/emulated.wgsl");
 
@@ -98,14 +98,21 @@ impl Sizes {
     }
 
     /// `left` and `result` of queries; `right` and `gathered` of keys, which lie alike.
-    fn launch<P>(&self, way: Way, kernel: usize, [left, right, gathered, result]: [Matrices<P>; 4], between: Vec<Operand<P>>) -> Launch<P> {
+    fn launch<P>(
+        &self,
+        way: Way,
+        kernel: usize,
+        [left, right, gathered, result]: [Matrices<P>; 4],
+        weights: Operand<P>,
+        of_scores: Option<Operand<P>>,
+    ) -> Launch<P> {
         let kernel = &of_way(way).expect("a way with cooperative matrices")[kernel];
         let &Self { samples, heads, queries, keys, columns, width, scale } = self;
         assert!(WIDTHS.contains(&width) && columns == keys.next_multiple_of(COLUMNS) && scale > 0.0, "other sizes: {self:?}");
         assert!(samples * heads * queries * keys > 0, "nothing to attend to: {self:?}");
         [(queries, &left), (keys, &right), (keys, &gathered), (queries, &result)].into_iter().for_each(|(tokens, x)| self.check(tokens, x));
         assert!((right.row, right.sample) == (gathered.row, gathered.sample), "keys and values that lie in other ways");
-        assert!(between.iter().all(|x| x.size >= 2 * self.weights() as u64), "weights of another size");
+        assert!([&weights].into_iter().chain(&of_scores).all(|x| x.size >= 2 * self.weights() as u64), "weights of another size");
         let sizes = [queries, keys, columns, heads].map(|v| v as u32);
         let places = [
             left.first,
@@ -124,7 +131,7 @@ impl Sizes {
         Launch {
             kernel,
             constants: constants(width),
-            operands: [left.operand, right.operand, gathered.operand].into_iter().chain(between).chain([result.operand]).collect(),
+            operands: [left.operand, right.operand, gathered.operand, weights, result.operand].into_iter().chain(of_scores).collect(),
             samples: 1,
             groups: samples * heads * queries.div_ceil(DOWN),
             params: sixth.into_iter().chain(sizes).chain([scale.to_bits()]).chain(places.map(|v| v as u32)).collect(),
@@ -137,7 +144,7 @@ impl Sizes {
 /// # Panics
 /// Where something ends before its values, or begins or goes on at other places than multiples of eight; without cooperative matrices.
 pub fn forward<P>(way: Way, sizes: &Sizes, [q, k, v, read]: [Matrices<P>; 4], weights: Operand<P>) -> Launch<P> {
-    sizes.launch(way, 0, [q, k, v, read], vec![weights])
+    sizes.launch(way, 0, [q, k, v, read], weights, None)
 }
 
 /// The gradient of queries, and that of scores in the order of weights, from the gradient of what is read, values, keys and weights.
@@ -145,7 +152,7 @@ pub fn forward<P>(way: Way, sizes: &Sizes, [q, k, v, read]: [Matrices<P>; 4], we
 /// # Panics
 /// As [`forward`].
 pub fn gradient<P>(way: Way, sizes: &Sizes, [slopes, v, k, of_q]: [Matrices<P>; 4], [weights, of_scores]: [Operand<P>; 2]) -> Launch<P> {
-    sizes.launch(way, 1, [slopes, v, k, of_q], vec![weights, of_scores])
+    sizes.launch(way, 1, [slopes, v, k, of_q], weights, Some(of_scores))
 }
 
 /// Whether the kernels are right on a device, for heads of this width: what is made of cooperative matrices differs from driver to driver.
@@ -248,9 +255,11 @@ impl Trial {
         ];
         gpu.run(&launches)?;
         let mut right = true;
-        for (launch, [squares, rows]) in launches.iter().zip([[&weights, &read], [&self.of_scores(&rounded), &of_q]]) {
-            let [between, result] = launch.results() else { unreachable!("two results") };
-            right &= near(self.of_keys(&values(gpu, between)?), squares) && near(self.gathered(&values(gpu, result)?), rows);
+        let [forward, backward] = launches.each_ref().map(Launch::results);
+        for (squares, expected, rows, expected_rows) in
+            [(&forward[0], &weights, &forward[1], &read), (&backward[1], &self.of_scores(&rounded), &backward[0], &of_q)]
+        {
+            right &= near(self.of_keys(&values(gpu, squares)?), expected) && near(self.gathered(&values(gpu, rows)?), expected_rows);
         }
         Ok(right)
     }
