@@ -5,9 +5,10 @@
 #![cfg(feature = "train")]
 
 use burn::backend::DispatchDevice;
+use burn::backend::ops::FloatTensorOps;
 use burn::prelude::*;
 use burn::tensor::DType;
-use burn_wgpu::CubeTensor;
+use burn_wgpu::{CubeBackend, CubeTensor};
 use cubecl::client::Client;
 use cubecl::wgpu::{AutoCompiler, WgpuServer};
 use cubecl_common::device::Device as _;
@@ -18,7 +19,7 @@ use moue::engine::device::open;
 use moue::engine::read_values;
 use moue::kernels::gpu::{Gpu, GpuError, Kernel, Launch, Operand, Region};
 use moue::kernels::product::{self, Way};
-use moue::kernels::queue::{Queue, operands};
+use moue::kernels::queue::{Queue, allocate, apart, operands, together};
 use moue::kernels::reference;
 use moue::kernels::reference::dropout::Mask;
 use moue::kernels::reference::patch_gather::Rows;
@@ -453,6 +454,12 @@ fn updates_of_any_size() {
             let sum = updates::add_squares(Tensor::zeros([1], &device), tensor(&gradient));
             close(&format!("{n} values"), &read_values(sum).unwrap(), &[reference::squares::add_squares(0.0, &gradient)]);
         }
+        // Those that go together, and the rest.
+        let all: Vec<Tensor<1>> = (0..19).map(|i| tensor(&values(1 + 450 * i as usize, i))).collect();
+        let zero = || Tensor::zeros([1], &device);
+        let sum = updates::add_squares_of(zero(), all.iter().map(|x| x.clone().into_dispatch()).collect());
+        let singly = all.into_iter().fold(zero(), updates::add_squares);
+        assert_eq!(read_values(sum).unwrap(), read_values(singly).unwrap());
         let (rows, columns) = (37, 53);
         let (parameter, gradient) = (values(rows * columns, 1), values(rows * columns, 2));
         let turned: Vec<f32> = (0..rows * columns).map(|i| gradient[i % columns * rows + i / columns]).collect();
@@ -468,22 +475,44 @@ fn updates_of_any_size() {
     }
 }
 
+/// A tensor of burn's as it is under fusion.
+fn under_fusion(device: &Device, values: [f32; 4]) -> CubeTensor {
+    let DispatchDevice::Cube(device) = device.as_dispatch().clone() else { panic!("Vulkan is wgpu") };
+    let cubecl::Device::Wgpu(adapter) = &device else { panic!("{device:?}") };
+    let client = Client::load::<WgpuServer<AutoCompiler>>(adapter.to_id());
+    let handle = client.create_from_slice(&values.map(f32::to_le_bytes).concat());
+    CubeTensor::new_contiguous(client, device, Shape::new([4]), handle, DType::F32)
+}
+
+/// More launches than are submitted at once, each of which needs the one before, with an operation of burn's in their midst.
+#[test]
+fn what_is_submitted_together_keeps_its_order() {
+    let Some(device) = vulkan() else { return };
+    let x = under_fusion(&device, [1.0, 2.0, 3.0, 4.0]);
+    let queue = Queue::of(&x).unwrap();
+    let add = |sum: CubeTensor, _: usize| {
+        let made = allocate(&x, Shape::new([1]), DType::F32);
+        queue.submit([squares::add_chunk(4, operands([&x, &sum, &made], [0; 3]))]);
+        made
+    };
+    let sum = together(|| {
+        let first = (0..10).fold(under_fusion(&device, [0.0; 4]), add);
+        let doubled = apart(|| CubeBackend::float_mul_scalar(first, 2.0.into()));
+        (0..10).fold(doubled, add)
+    });
+    let bytes = sum.client.read_one(sum.handle).unwrap();
+    assert_eq!(bytes[..4], (30.0f32 * (2.0 * 10.0 + 10.0)).to_le_bytes());
+}
+
 /// What a launch that cannot run was to write is an error to read, and so is what another launch makes of it.
 #[test]
 fn a_launch_that_cannot_run_is_told_where_its_results_are_read() {
     static BROKEN: Kernel =
         Kernel { name: "broken", source: "no WGSL", entry: "none", buffers: 2, results: 1, checks_itself: false, varies: false };
     let Some(device) = vulkan() else { return };
-    let DispatchDevice::Cube(device) = device.as_dispatch().clone() else { panic!("Vulkan is wgpu") };
-    let cubecl::Device::Wgpu(adapter) = &device else { panic!("{device:?}") };
-    let client = Client::load::<WgpuServer<AutoCompiler>>(adapter.to_id());
-    let tensor = |values: [f32; 4]| {
-        let handle = client.create_from_slice(&values.map(f32::to_le_bytes).concat());
-        CubeTensor::new_contiguous(client.clone(), device.clone(), Shape::new([4]), handle, DType::F32)
-    };
-    let [x, failed, after, sums] = [[1.0, 2.0, 3.0, 4.0], [0.0; 4], [0.0; 4], [0.0; 4]].map(tensor);
+    let [x, failed, after, sums] = [[1.0, 2.0, 3.0, 4.0], [0.0; 4], [0.0; 4], [0.0; 4]].map(|values| under_fusion(&device, values));
     let queue = Queue::of(&x).unwrap();
-    let read = |tensor: &CubeTensor| client.read_one(tensor.handle.clone()).map(|bytes| bytes.to_vec());
+    let read = |tensor: &CubeTensor| tensor.client.read_one(tensor.handle.clone()).map(|bytes| bytes.to_vec());
     let summed = |from: &CubeTensor, to: &CubeTensor| column_sums::launch(2, 2, 1, false, operands([from, to], [0; 2]));
     let broken = operands([&x, &failed], [0; 2]).into();
     // The first of two that go together, and one that comes after them.

@@ -2,7 +2,8 @@
 //! clipping by the global norm of the gradient.
 
 use super::precision::{LossScale, Precision};
-use crate::kernels::updates::{AdamWStep, adamw, add_squares};
+use crate::kernels::updates::{AdamWStep, adamw, add_squares_of};
+use burn::backend::DispatchTensor;
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::optim::{AdamWState, AdaptiveMomentumState, GradientsParams, LearningRate, ModuleOptimizer};
@@ -221,21 +222,24 @@ impl Optimizer {
 
 /// The length of all gradients of a model, `[1]`; none where there are none.
 pub fn gradient_norm<M: Module>(model: &M, gradients: &GradientsParams) -> Option<Tensor<1>> {
-    let mut norm = SquaredNorm { gradients, sum: None };
-    model.visit(&mut norm);
-    norm.sum.map(Tensor::sqrt)
+    let mut found = Found { gradients, all: Vec::new(), zero: None };
+    model.visit(&mut found);
+    found.zero.map(|zero| add_squares_of(zero, found.all).sqrt())
 }
 
-struct SquaredNorm<'a> {
+/// Gradients of a model's parameters, in their order.
+struct Found<'a> {
     gradients: &'a GradientsParams,
-    sum: Option<Tensor<1>>,
+    all: Vec<DispatchTensor>,
+    /// On their device, once there is one of them.
+    zero: Option<Tensor<1>>,
 }
 
-impl ModuleVisitor for SquaredNorm<'_> {
+impl ModuleVisitor for Found<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(g) = self.gradients.get::<D>(param.id) {
-            let sum = self.sum.take().unwrap_or_else(|| Tensor::zeros([1], (&g.device(), g.dtype())));
-            self.sum = Some(add_squares(sum, g));
+            self.zero.get_or_insert_with(|| Tensor::zeros([1], (&g.device(), g.dtype())));
+            self.all.push(g.into_dispatch());
         }
     }
 }

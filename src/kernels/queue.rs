@@ -3,6 +3,9 @@
 //! A thread of cubecl's holds what burn has queued up for a device. Our launches go to it as burn's own do, and nobody waits: there what
 //! burn has queued up on the streams of these tensors is submitted, and then all launches of one call together. Where they cannot run, what
 //! they were to write carries the error, and so does all that is computed from it.
+//!
+//! A submission costs a processor as much as a small layer costs a GPU. Where several calls are known to come with none of burn's operations
+//! between, they go [`together`].
 
 use super::gpu::{self, Gpu, Launch, Operand, Region};
 use crate::failure::survive;
@@ -16,10 +19,15 @@ use cubecl::wgpu::{AutoCompiler, WgpuServer};
 use cubecl_common::device::Device;
 use cubecl_server::id::KernelId;
 use cubecl_server::stream::{ExecuteScope, WriteScoped};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+/// Launches that are submitted at once, at most: until they are, memory that only they need cannot be used again.
+const MOST_TOGETHER: usize = 8;
+
 /// The way of launches to a device that burn computes on.
+#[derive(Clone)]
 pub struct Queue {
     gpu: Arc<Gpu>,
     server: DeviceHandle<WgpuServer<AutoCompiler>>,
@@ -37,12 +45,23 @@ impl Queue {
         &self.gpu
     }
 
-    /// Queues launches up, which run one after the other. If one of them cannot run, none does, and their results carry the error.
+    /// Queues launches up, which run one after the other. If one of them cannot run, none does, nor do those that are submitted with them,
+    /// and the results of all carry the error.
     ///
     /// # Panics
     /// With tensors of several devices.
     pub fn submit(&self, launches: impl Into<Vec<Launch<BufferBinding>>>) {
-        let (gpu, launches) = (self.gpu.clone(), launches.into());
+        let mut launches = Some(launches.into());
+        WAITING.with_borrow_mut(|waiting| {
+            if let Some(waiting) = waiting {
+                waiting.add(self, launches.take().unwrap_or_default());
+            }
+        });
+        launches.into_iter().for_each(|launches| self.send(launches));
+    }
+
+    fn send(&self, launches: Vec<Launch<BufferBinding>>) {
+        let gpu = self.gpu.clone();
         let place = |operand: &Operand<BufferBinding>| operand.place.clone();
         let read: Vec<_> = launches.iter().flat_map(Launch::sources).map(place).collect();
         let written: Vec<_> = launches.iter().flat_map(Launch::results).map(place).collect();
@@ -75,6 +94,71 @@ impl Queue {
     }
 }
 
+/// Launches of a thread for one device that have not been submitted.
+#[derive(Default)]
+struct Waiting {
+    queue: Option<Queue>,
+    launches: Vec<Launch<BufferBinding>>,
+}
+
+thread_local! {
+    /// None where every call of [`Queue::submit`] is a submission.
+    static WAITING: RefCell<Option<Waiting>> = const { RefCell::new(None) };
+}
+
+impl Waiting {
+    /// Behind those for this device; before those for another one, which go now.
+    fn add(&mut self, queue: &Queue, launches: Vec<Launch<BufferBinding>>) {
+        if self.queue.as_ref().is_some_and(|known| known.server.service_id() != queue.server.service_id()) {
+            self.send();
+        }
+        self.queue.get_or_insert_with(|| queue.clone());
+        self.launches.extend(launches);
+        if self.launches.len() >= MOST_TOGETHER {
+            self.send();
+        }
+    }
+
+    fn send(&mut self) {
+        if let Some(queue) = self.queue.take() {
+            queue.send(std::mem::take(&mut self.launches));
+        }
+    }
+}
+
+/// Puts back how a thread submitted before.
+struct Before(Option<Waiting>);
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        let waiting = WAITING.replace(self.0.take());
+        // After a panic nobody gets to see what they would have written.
+        if !std::thread::panicking() {
+            waiting.into_iter().for_each(|mut waiting| waiting.send());
+        }
+    }
+}
+
+fn submitting<T>(way: Option<Waiting>, work: impl FnOnce() -> T) -> T {
+    let before = WAITING.with_borrow_mut(|now| {
+        now.iter_mut().for_each(Waiting::send);
+        std::mem::replace(now, way)
+    });
+    let _before = Before(before);
+    work()
+}
+
+/// What the work submits on this thread goes to the device in few submissions. Operations of burn's that it calls would overtake it: their
+/// place is [`apart`].
+pub fn together<T>(work: impl FnOnce() -> T) -> T {
+    submitting(Some(Waiting::default()), work)
+}
+
+/// For work with operations of burn's, which may be within [`together`]: all that waits goes before, and what it submits does not wait.
+pub fn apart<T>(work: impl FnOnce() -> T) -> T {
+    submitting(None, work)
+}
+
 /// Where it is told what became of a copy; nothing where there is none.
 #[derive(Clone, Debug)]
 pub struct Outlet(pub Sender<Option<Copied>>);
@@ -89,6 +173,7 @@ impl Outlet {
 impl Queue {
     /// Copies the values of a contiguous tensor to where the host can read them.
     pub fn copy_out(&self, x: &CubeTensor, outlet: Outlet) {
+        WAITING.with_borrow_mut(|now| now.iter_mut().for_each(Waiting::send));
         let (gpu, binding) = (self.gpu.clone(), x.handle.clone().binding());
         let (stream, size) = (binding.stream, (x.meta.num_elements() * x.dtype.size()) as u64);
         self.server.submit(move |server| {

@@ -5,11 +5,11 @@
 //! ours, one launch for a step and two for a sum; everywhere else they are burn's operations in burn's order, so that they give the bits
 //! that burn's optimiser does. Nothing here is differentiated.
 
-use super::queue::{Copied, Outlet, Queue, allocate, operand, operands};
+use super::queue::{Copied, Outlet, Queue, allocate, apart, operand, operands, together};
 use super::{adamw as kernel, squares};
 use burn::backend::autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::{AutodiffBackend, Backend, Dispatch, DispatchTensor, ExtensionType, Flex, TensorMetadata, backend_extension};
 use burn::prelude::*;
 use burn::tensor::DType;
 use burn_wgpu::{CubeBackend, CubeTensor, into_contiguous};
@@ -24,6 +24,12 @@ pub trait Updates: Backend {
     #[fusion(dtype = sum, shape = sum)]
     fn add_squares(sum: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
         sum_with_squares::<Self>(sum, x)
+    }
+
+    /// [`Updates::add_squares`] of one after the other.
+    #[fusion(meta = |sum, _tensors| sum.clone())]
+    fn add_squares_of(sum: FloatTensor<Self>, #[extension_type] tensors: Eight<Self>) -> FloatTensor<Self> {
+        tensors.into_array().into_iter().fold(sum, Self::add_squares)
     }
 
     /// The same values, which are also copied to where the host can read them, if that can be had.
@@ -66,6 +72,38 @@ pub trait Updates: Backend {
         step: AdamWStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         stepped::<Self>(parameter, gradient, None, step)
+    }
+}
+
+/// How many tensors one operation takes.
+const EIGHT: usize = 8;
+
+/// Tensors of any shapes.
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion)]
+pub struct Eight<B: Backend> {
+    pub a: FloatTensor<B>,
+    pub b: FloatTensor<B>,
+    pub c: FloatTensor<B>,
+    pub d: FloatTensor<B>,
+    pub e: FloatTensor<B>,
+    pub f: FloatTensor<B>,
+    pub g: FloatTensor<B>,
+    pub h: FloatTensor<B>,
+}
+
+impl<B: Backend> Eight<B> {
+    fn of([a, b, c, d, e, f, g, h]: [FloatTensor<B>; EIGHT]) -> Self {
+        Self { a, b, c, d, e, f, g, h }
+    }
+
+    fn into_array(self) -> [FloatTensor<B>; EIGHT] {
+        let Self { a, b, c, d, e, f, g, h } = self;
+        [a, b, c, d, e, f, g, h]
+    }
+
+    fn map<C: Backend>(self, change: impl FnMut(FloatTensor<B>) -> FloatTensor<C>) -> Eight<C> {
+        Eight::of(self.into_array().map(change))
     }
 }
 
@@ -148,7 +186,7 @@ impl Updates for CubeBackend {
 
     fn add_squares(sum: CubeTensor, x: CubeTensor) -> CubeTensor {
         let Some(queue) = queue(&[&sum, &x]) else {
-            return sum_with_squares::<Self>(sum, x);
+            return apart(|| sum_with_squares::<Self>(sum, x));
         };
         let [sum, x] = [sum, x].map(into_contiguous);
         let values = x.shape().num_elements();
@@ -164,6 +202,10 @@ impl Updates for CubeBackend {
             squares::add(values, operands([&chunks, &sum, &made], [0; 3])),
         ]);
         made
+    }
+
+    fn add_squares_of(sum: CubeTensor, tensors: Eight<Self>) -> CubeTensor {
+        together(|| tensors.into_array().into_iter().fold(sum, Self::add_squares))
     }
 
     fn adamw(
@@ -201,6 +243,10 @@ impl<B: Updates, C: CheckpointStrategy> Updates for Autodiff<B, C> {
 
     fn add_squares(sum: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::from_inner(B::add_squares(Self::inner(sum), Self::inner(x)))
+    }
+
+    fn add_squares_of(sum: FloatTensor<Self>, tensors: Eight<Self>) -> FloatTensor<Self> {
+        Self::from_inner(B::add_squares_of(Self::inner(sum), tensors.map(Self::inner)))
     }
 
     fn adamw(
@@ -249,8 +295,21 @@ pub fn copied_out(values: Tensor<1>, tell: Sender<Option<Copied>>) -> Tensor<1> 
 /// # Panics
 /// If `sum` is not one value.
 pub fn add_squares<const D: usize>(sum: Tensor<1>, x: Tensor<D>) -> Tensor<1> {
+    add_squares_of(sum, vec![x.into_dispatch()])
+}
+
+/// [`add_squares`] of one tensor after the other, in few operations.
+///
+/// # Panics
+/// If `sum` is not one value.
+pub fn add_squares_of(sum: Tensor<1>, tensors: Vec<DispatchTensor>) -> Tensor<1> {
     assert_eq!(sum.dims(), [1], "a running sum is one value");
-    Tensor::from_dispatch(<Dispatch as Updates>::add_squares(sum.into_dispatch(), x.into_dispatch()))
+    let (mut sum, mut rest) = (sum.into_dispatch(), tensors.into_iter());
+    while let Some(eight) = rest.as_slice().first_chunk().cloned() {
+        sum = <Dispatch as Updates>::add_squares_of(sum, Eight::of(eight));
+        rest.by_ref().take(EIGHT).for_each(drop);
+    }
+    Tensor::from_dispatch(rest.fold(sum, <Dispatch as Updates>::add_squares))
 }
 
 /// A step of AdamW: the new parameter and its first and second moment, from parameter, gradient and moments; without these at the first

@@ -3,12 +3,15 @@
 //! second time, by the same operations and in the same order, so gradients are the same. Without a backward pass it keeps nothing.
 //!
 //! With weights in half precision, what passes from layer to layer inside is, too, and each layer rounds what it gives; the residual sums
-//! stay in single precision, and are made where their last summand is. [`Layer`] has both ways.
+//! stay in single precision, and are made where their last summand is. [`Layer`] has both ways. All of it is kernels of ours then, with
+//! nothing for burn to fuse in between, so that a backend may take the block as a whole ([`Layers::half_block`] and what stands beside it).
 
 use super::operations::{self, in_type};
-use super::{Layers, Product};
+use super::{Layers, Product, half};
+use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, ExtensionType, TensorMetadata};
+use burn::prelude::Shape;
 use burn::tensor::DType;
 
 /// Tensors of a [`Block`] that learn.
@@ -33,7 +36,7 @@ pub enum Path<B: Backend> {
 }
 
 /// Gradients of a layer's weight and bias, where it learns.
-type Learned<B> = Option<[FloatTensor<B>; 2]>;
+type Learned<B> = Option<Layer<B>>;
 
 /// A pre-norm transformer block.
 #[derive(Clone, Debug, ExtensionType)]
@@ -66,19 +69,39 @@ pub struct Block<B: Backend> {
 }
 
 /// What stands between a block's input and its output: in half precision where the weights are, but for `middle`.
-#[derive(Clone, Debug)]
-struct Inside<B: Backend> {
-    normed1: FloatTensor<B>,
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion)]
+pub struct Inside<B: Backend> {
+    pub normed1: FloatTensor<B>,
     /// Queries, keys and values; these, attention's weights and what is read are always in the type of products.
-    qkv: FloatTensor<B>,
-    weights: FloatTensor<B>,
-    read: FloatTensor<B>,
+    pub qkv: FloatTensor<B>,
+    pub weights: FloatTensor<B>,
+    pub read: FloatTensor<B>,
     /// Between the halves.
-    middle: FloatTensor<B>,
-    normed2: FloatTensor<B>,
+    pub middle: FloatTensor<B>,
+    pub normed2: FloatTensor<B>,
     /// The perceptron's inner layer before a GELU, after a ReLU.
-    inner: FloatTensor<B>,
-    hidden: FloatTensor<B>,
+    pub inner: FloatTensor<B>,
+    pub hidden: FloatTensor<B>,
+}
+
+/// Gradients of a block's input and, in single precision, of all that learns.
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion)]
+pub struct Gradients<B: Backend> {
+    pub x: FloatTensor<B>,
+    #[extension_type]
+    pub norm1: Layer<B>,
+    #[extension_type]
+    pub qkv: Layer<B>,
+    #[extension_type]
+    pub proj: Layer<B>,
+    #[extension_type]
+    pub norm2: Layer<B>,
+    #[extension_type]
+    pub fc1: Layer<B>,
+    #[extension_type]
+    pub fc2: Layer<B>,
 }
 
 /// What a block's backward pass is made of.
@@ -125,6 +148,10 @@ impl<B: Backend> Block<B> {
 impl<B: Layers> Block<B> {
     /// `[B, N, D]` -> `[B, N, D]`, keeping nothing.
     pub fn forward(&self, x: FloatTensor<B>) -> FloatTensor<B> {
+        if self.is_half() { B::half_block(x, self.clone()) } else { self.forward_by_layers(x) }
+    }
+
+    pub fn forward_by_layers(&self, x: FloatTensor<B>) -> FloatTensor<B> {
         let qkv = self.qkv.in_products(self.normed1(x.clone()));
         let (read, _) = B::self_attention_with_weights(qkv, self.heads);
         let middle = self.middle(x, read);
@@ -143,6 +170,10 @@ impl<B: Layers> Block<B> {
     }
 
     fn inside(&self, x: FloatTensor<B>) -> Inside<B> {
+        if self.is_half() { B::half_inside(x, self.clone()) } else { self.inside_by_layers(x) }
+    }
+
+    pub fn inside_by_layers(&self, x: FloatTensor<B>) -> Inside<B> {
         let normed1 = self.normed1(x.clone());
         let qkv = self.qkv.in_products(normed1.clone());
         let (read, weights) = B::self_attention_with_weights(qkv.clone(), self.heads);
@@ -150,6 +181,11 @@ impl<B: Layers> Block<B> {
         let normed2 = self.normed2(middle.clone());
         let (inner, hidden) = self.fc1.activated(normed2.clone(), self.relu);
         Inside { normed1, qkv, weights, read, middle, normed2, inner, hidden }
+    }
+
+    /// Whether its products are in half precision, and what goes in and comes out inside with them.
+    fn is_half(&self) -> bool {
+        self.qkv.is_half()
     }
 
     fn normed1(&self, x: FloatTensor<B>) -> FloatTensor<B> {
@@ -182,7 +218,7 @@ impl<B: Layers> Block<B> {
         } else {
             operations::norm_gradients_onto::<B>(x, gamma, of_normed, of_middle, self.epsilon)
         };
-        (learns.then_some([gamma, beta]), of_x)
+        (learns.then_some(Layer { weight: gamma, bias: beta }), of_x)
     }
 
     /// Gradients of the second norm, of what is between the halves and, in the type of products, of attention's branch; from those of what
@@ -200,33 +236,84 @@ impl<B: Layers> Block<B> {
         } else {
             operations::norm_gradients_along::<B>(middle, gamma, of_normed, gradient, path, self.epsilon, products)
         };
-        (learns.then_some([gamma, beta]), of_middle, of_branch)
+        (learns.then_some(Layer { weight: gamma, bias: beta }), of_middle, of_branch)
+    }
+
+    /// Gradients of the input and of each layer where `learns`, from the gradient of the output and, in the type of products, of the
+    /// perceptron's branch. What is inside goes piece by piece, each with its last use.
+    pub fn gradients_by_layers(
+        &self,
+        x: FloatTensor<B>,
+        inside: Inside<B>,
+        gradient: FloatTensor<B>,
+        of_branch: FloatTensor<B>,
+        learns: bool,
+    ) -> (FloatTensor<B>, [Learned<B>; 6]) {
+        let Inside { normed1, qkv, weights, read, middle, normed2, inner, hidden } = inside;
+
+        let fc2 = self.fc2.parameter_gradients(hidden, of_branch.clone(), learns);
+        let of_inner = self.fc2.activated_gradient(of_branch, inner, self.relu);
+        let fc1 = self.fc1.parameter_gradients(normed2, of_inner.clone(), learns);
+        let of_normed = self.fc1.input_gradient(of_inner);
+        let (norm2, of_middle, of_branch) = self.norm2_gradients(middle, of_normed, gradient, learns);
+
+        let proj = self.proj.parameter_gradients(read, of_branch.clone(), learns);
+        let of_read = self.proj.input_gradient_in_products(of_branch);
+        let of_qkv = B::self_attention_gradient(qkv, weights, of_read, self.heads);
+        let qkv = self.qkv.parameter_gradients(normed1, of_qkv.clone(), learns);
+        let of_normed = self.qkv.input_gradient(of_qkv);
+        let (norm1, of_x) = self.norm1_gradients(x, of_normed, of_middle, learns);
+
+        (of_x, [norm1, qkv, proj, norm2, fc1, fc2])
+    }
+
+    /// The same where all layers learn.
+    pub fn all_gradients_by_layers(
+        &self,
+        x: FloatTensor<B>,
+        inside: Inside<B>,
+        gradient: FloatTensor<B>,
+        of_branch: FloatTensor<B>,
+    ) -> Gradients<B> {
+        let (x, layers) = self.gradients_by_layers(x, inside, gradient, of_branch, true);
+        let [norm1, qkv, proj, norm2, fc1, fc2] = layers.map(|layer| layer.expect("all layers learn"));
+        Gradients { x, norm1, qkv, proj, norm2, fc1, fc2 }
     }
 }
 
 impl<B: Layers> Kept<B> {
     /// Gradients of the input and, in the order of [`Block::parameters`], of each layer where `learns`, from the gradient of the output.
-    /// What was kept goes piece by piece, each with its last use.
     pub fn backward(self, gradient: FloatTensor<B>, learns: bool) -> (FloatTensor<B>, Vec<FloatTensor<B>>) {
         let Self { x, block, inside } = self;
-        let Inside { normed1, qkv, weights, read, middle, normed2, inner, hidden } = inside.unwrap_or_else(|| block.inside(x.clone()));
-
+        let inside = inside.unwrap_or_else(|| block.inside(x.clone()));
         let of_branch = in_type::<B>(block.perceptron_path.along(gradient.clone()), block.fc2.weight.dtype());
-        let fc2 = block.fc2.parameter_gradients(hidden, of_branch.clone(), learns);
-        let of_inner = block.fc2.activated_gradient(of_branch, inner, block.relu);
-        let fc1 = block.fc1.parameter_gradients(normed2, of_inner.clone(), learns);
-        let of_normed = block.fc1.input_gradient(of_inner);
-        let (norm2, of_middle, of_branch) = block.norm2_gradients(middle, of_normed, gradient, learns);
-
-        let proj = block.proj.parameter_gradients(read, of_branch.clone(), learns);
-        let of_read = block.proj.input_gradient_in_products(of_branch);
-        let of_qkv = B::self_attention_gradient(qkv, weights, of_read, block.heads);
-        let qkv = block.qkv.parameter_gradients(normed1, of_qkv.clone(), learns);
-        let of_normed = block.qkv.input_gradient(of_qkv);
-        let (norm1, of_x) = block.norm1_gradients(x, of_normed, of_middle, learns);
-
-        (of_x, [norm1, qkv, proj, norm2, fc1, fc2].into_iter().flatten().flatten().collect())
+        let (of_x, layers) = if learns && block.is_half() {
+            let Gradients { x, norm1, qkv, proj, norm2, fc1, fc2 } = B::half_gradients(x, block, inside, gradient, of_branch);
+            (x, [norm1, qkv, proj, norm2, fc1, fc2].map(Some))
+        } else {
+            block.gradients_by_layers(x, inside, gradient, of_branch, learns)
+        };
+        (of_x, layers.into_iter().flatten().flat_map(|Layer { weight, bias }| [weight, bias]).collect())
     }
+}
+
+/// Of [`Layers::half_inside`] on wgpu.
+pub fn inside_meta(x: &TensorSpec, block: &BlockMetadata) -> InsideMetadata {
+    let of_width = |width: usize| half(&Shape::new([x.shape[0], x.shape[1], width]));
+    let width = |layer: &LayerMetadata| layer.bias.shape[0];
+    let qkv = of_width(width(&block.qkv));
+    let (read, weights) = super::self_attention_meta(&qkv, &block.heads);
+    let (normed, hidden) = (half(&x.shape), of_width(width(&block.fc1)));
+    let (inner, middle) = (hidden.clone(), x.clone());
+    InsideMetadata { normed1: normed.clone(), qkv, weights, read, middle, normed2: normed, inner, hidden }
+}
+
+/// Of [`Layers::half_gradients`].
+pub fn gradients_meta(x: &TensorSpec, block: &BlockMetadata) -> GradientsMetadata {
+    let single = |of: &TensorSpec| TensorSpec { shape: of.shape.clone(), dtype: DType::F32 };
+    let [norm1, qkv, proj, norm2, fc1, fc2] = [&block.norm1, &block.qkv, &block.proj, &block.norm2, &block.fc1, &block.fc2]
+        .map(|layer| LayerMetadata { weight: single(&layer.weight), bias: single(&layer.bias) });
+    GradientsMetadata { x: x.clone(), norm1, qkv, proj, norm2, fc1, fc2 }
 }
 
 impl<B: Backend> Path<B> {
@@ -280,7 +367,7 @@ impl<B: Layers> Layer<B> {
         learns.then(|| {
             let x = in_type::<B>(x, self.weight.dtype());
             let (weight, bias) = B::affine_parameter_gradients(x, rounded.clone(), rounded);
-            [weight, bias]
+            Layer { weight, bias }
         })
     }
 

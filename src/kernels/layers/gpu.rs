@@ -1,8 +1,10 @@
 //! The layers on a GPU by our shaders: products ([`products`](super::products)), norm, softmax and sums of columns, in f32; products,
-//! weights of attention, a norm's result and what is summed also in f16. Where a shader does not fit, burn's operations do.
+//! weights of attention, a norm's result and what is summed also in f16. Where a shader does not fit, burn's operations do, apart from what
+//! is submitted together.
 
-use super::super::queue::{Queue, allocate, operand, operands};
+use super::super::queue::{Queue, allocate, apart, operand, operands, together};
 use super::super::{column_sums as kernel, gpu::Launch, layer_norm, softmax};
+use super::block::{Block, Gradients, Inside};
 use super::products::{self, Attention};
 use super::{Layers, Path, Product, columns, operations};
 use burn::backend::TensorMetadata;
@@ -129,7 +131,7 @@ impl Layers for CubeBackend {
             taken && *rows > 0 && bytes as u64 <= queue.gpu().largest_binding()
         };
         let Some((queue, sizes)) = Queue::of(&x).zip(sizes(&x)).filter(fits) else {
-            return Self::linear_bias_backward(operations::in_type::<Self>(x, DType::F32));
+            return apart(|| Self::linear_bias_backward(operations::in_type::<Self>(x, DType::F32)));
         };
         let mut launches = Vec::new();
         let sums = sum_columns(&into_contiguous(x), sizes, &mut launches);
@@ -138,31 +140,31 @@ impl Layers for CubeBackend {
     }
 
     fn product(a: CubeTensor, b: CubeTensor, kind: Product) -> CubeTensor {
-        products::product(&a, &b, kind).unwrap_or_else(|| operations::product::<Self>(a, b, kind))
+        products::product(&a, &b, kind).unwrap_or_else(|| apart(|| operations::product::<Self>(a, b, kind)))
     }
 
     fn product_rounded(a: CubeTensor, b: CubeTensor, kind: Product) -> CubeTensor {
-        products::product_rounded(&a, &b, kind).unwrap_or_else(|| operations::product_rounded::<Self>(a, b, kind))
+        products::product_rounded(&a, &b, kind).unwrap_or_else(|| apart(|| operations::product_rounded::<Self>(a, b, kind)))
     }
 
     fn affine_rounded(x: CubeTensor, weight: CubeTensor, bias: CubeTensor) -> CubeTensor {
         let made = products::affine_rounded(&x, &weight, &bias);
-        made.unwrap_or_else(|| operations::affine_rounded::<Self>(x, weight, bias))
+        made.unwrap_or_else(|| apart(|| operations::affine_rounded::<Self>(x, weight, bias)))
     }
 
     fn affine_activated(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, relu: bool) -> (CubeTensor, CubeTensor) {
         let made = products::affine_activated(&x, &weight, &bias, relu);
-        made.unwrap_or_else(|| operations::affine_activated::<Self>(x, weight, bias, relu))
+        made.unwrap_or_else(|| apart(|| operations::affine_activated::<Self>(x, weight, bias, relu)))
     }
 
     fn affine_onto(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, residual: CubeTensor, path: Path<Self>) -> CubeTensor {
         let made = products::affine_onto(&x, &weight, &bias, &residual, &path);
-        made.unwrap_or_else(|| operations::affine_onto::<Self>(x, weight, bias, residual, &path))
+        made.unwrap_or_else(|| apart(|| operations::affine_onto::<Self>(x, weight, bias, residual, &path)))
     }
 
     fn activated_gradient(weight: CubeTensor, rounded: CubeTensor, inner: CubeTensor, relu: bool) -> CubeTensor {
         let made = products::activated_gradient(&weight, &rounded, &inner, relu);
-        made.unwrap_or_else(|| operations::activated_gradient::<Self>(weight, rounded, inner, relu))
+        made.unwrap_or_else(|| apart(|| operations::activated_gradient::<Self>(weight, rounded, inner, relu)))
     }
 
     fn attention_with_weights(q: CubeTensor, k: CubeTensor, v: CubeTensor, heads: usize) -> (CubeTensor, CubeTensor) {
@@ -170,7 +172,7 @@ impl Layers for CubeBackend {
             return attention.forward();
         }
         let columns = columns(k.shape()[1], q.dtype);
-        operations::attention_with_weights::<Self>(q, k, v, heads, columns)
+        apart(|| operations::attention_with_weights::<Self>(q, k, v, heads, columns))
     }
 
     fn attention_gradients(
@@ -186,15 +188,17 @@ impl Layers for CubeBackend {
         {
             return attention.backward(weights, gradient).into();
         }
-        operations::attention_gradients::<Self>(q, k, v, weights, gradient, heads)
+        apart(|| operations::attention_gradients::<Self>(q, k, v, weights, gradient, heads))
     }
 
     fn self_attention_with_weights(qkv: CubeTensor, heads: usize) -> (CubeTensor, CubeTensor) {
         if let Some(attention) = Attention::of([&qkv], heads) {
             return attention.forward();
         }
-        let [q, k, v] = operations::thirds::<Self>(qkv);
-        Self::attention_with_weights(q, k, v, heads)
+        apart(|| {
+            let [q, k, v] = operations::thirds::<Self>(qkv);
+            Self::attention_with_weights(q, k, v, heads)
+        })
     }
 
     fn self_attention_gradient(qkv: CubeTensor, weights: CubeTensor, gradient: CubeTensor, heads: usize) -> CubeTensor {
@@ -204,23 +208,25 @@ impl Layers for CubeBackend {
             let [of_qkv] = attention.backward(weights, gradient);
             return of_qkv;
         }
-        let [q, k, v] = operations::thirds::<Self>(qkv);
-        let (q, k, v) = Self::attention_gradients(q, k, v, weights, gradient, heads);
-        Self::float_cat(vec![q, k, v], 2)
+        apart(|| {
+            let [q, k, v] = operations::thirds::<Self>(qkv);
+            let (q, k, v) = Self::attention_gradients(q, k, v, weights, gradient, heads);
+            Self::float_cat(vec![q, k, v], 2)
+        })
     }
 
     fn norm(x: CubeTensor, gamma: CubeTensor, beta: CubeTensor, epsilon: f64) -> CubeTensor {
-        norm(&x, &gamma, &beta, epsilon, DType::F32).unwrap_or_else(|| operations::norm::<Self>(x, gamma, beta, epsilon))
+        norm(&x, &gamma, &beta, epsilon, DType::F32).unwrap_or_else(|| apart(|| operations::norm::<Self>(x, gamma, beta, epsilon)))
     }
 
     fn norm_rounded(x: CubeTensor, gamma: CubeTensor, beta: CubeTensor, epsilon: f64) -> CubeTensor {
         norm(&x, &gamma, &beta, epsilon, DType::F16)
-            .unwrap_or_else(|| operations::in_type::<Self>(Self::norm(x, gamma, beta, epsilon), DType::F16))
+            .unwrap_or_else(|| apart(|| operations::in_type::<Self>(Self::norm(x, gamma, beta, epsilon), DType::F16)))
     }
 
     fn norm_gradients(x: CubeTensor, gamma: CubeTensor, gradient: CubeTensor, epsilon: f64) -> (CubeTensor, CubeTensor, CubeTensor) {
         let Some(made) = NormGradients::of(&x, &gamma, &gradient, epsilon) else {
-            return operations::norm_gradients::<Self>(x, gamma, gradient, epsilon);
+            return apart(|| operations::norm_gradients::<Self>(x, gamma, gradient, epsilon));
         };
         let ([x, gamma, gradient], sizes) = (&made.sources, made.rows.gradient_sizes());
         let launch = layer_norm::gradients(&made.rows, operands([x, gamma, gradient, &made.of_x, &made.chunks], sizes));
@@ -235,7 +241,7 @@ impl Layers for CubeBackend {
         epsilon: f64,
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
         let Some(made) = NormGradients::onto(&x, &gamma, &gradient, &residual, epsilon) else {
-            return operations::norm_gradients_onto::<Self>(x, gamma, gradient, residual, epsilon);
+            return apart(|| operations::norm_gradients_onto::<Self>(x, gamma, gradient, residual, epsilon));
         };
         let ([x, gamma, gradient], residual, sizes) = (&made.sources, into_contiguous(residual), made.rows.onto_sizes());
         let launch = layer_norm::gradients_onto(&made.rows, operands([x, gamma, gradient, &residual, &made.of_x, &made.chunks], sizes));
@@ -254,7 +260,7 @@ impl Layers for CubeBackend {
         let bytes = (DType::F32.size() * x.shape().num_elements()) as u64;
         let fits = |made: &NormGradients| made.rows.halves() && path.suits(&x) && bytes <= made.queue.gpu().largest_binding();
         let Some(made) = NormGradients::onto(&x, &gamma, &gradient, &residual, epsilon).filter(fits) else {
-            return operations::norm_gradients_along::<Self>(x, gamma, gradient, residual, &path, epsilon, DType::F16);
+            return apart(|| operations::norm_gradients_along::<Self>(x, gamma, gradient, residual, &path, epsilon, DType::F16));
         };
         let ([x, gamma, gradient], residual) = (&made.sources, into_contiguous(residual));
         let (branch, mask) = (allocate(x, x.shape(), DType::F16), path.mask());
@@ -269,7 +275,7 @@ impl Layers for CubeBackend {
     fn softmax_of(scores: CubeTensor, columns: usize, scale: f32, dtype: DType) -> CubeTensor {
         let rows = softmax_rows(&scores, columns, scale, dtype).filter(|_| all_f32([&scores]));
         let (Some(queue), Some(rows)) = (Queue::of(&scores), rows) else {
-            return operations::softmax_of::<Self>(scores, columns, scale, dtype);
+            return apart(|| operations::softmax_of::<Self>(scores, columns, scale, dtype));
         };
         let scores = into_contiguous(scores);
         let weights = allocate(&scores, scores.shape(), dtype);
@@ -281,11 +287,30 @@ impl Layers for CubeBackend {
         assert_eq!(weights.shape(), gradient.shape(), "a gradient of another size");
         let rows = softmax_rows(&weights, columns, scale, weights.dtype()).filter(|_| all_f32([&gradient]));
         let (Some(queue), Some(rows)) = (Queue::of(&weights), rows) else {
-            return operations::softmax_gradient::<Self>(weights, gradient, columns, scale);
+            return apart(|| operations::softmax_gradient::<Self>(weights, gradient, columns, scale));
         };
         let [weights, gradient] = [weights, gradient].map(into_contiguous);
         let of_scores = allocate(&weights, weights.shape(), weights.dtype());
         queue.submit([softmax::gradient(&rows, operands([&weights, &gradient, &of_scores], rows.gradient_sizes()))]);
         of_scores
+    }
+
+    // All within these are our shaders, but for what goes apart.
+    fn half_block(x: CubeTensor, block: Block<Self>) -> CubeTensor {
+        together(|| block.forward_by_layers(x))
+    }
+
+    fn half_inside(x: CubeTensor, block: Block<Self>) -> Inside<Self> {
+        together(|| block.inside_by_layers(x))
+    }
+
+    fn half_gradients(
+        x: CubeTensor,
+        block: Block<Self>,
+        inside: Inside<Self>,
+        gradient: CubeTensor,
+        of_branch: CubeTensor,
+    ) -> Gradients<Self> {
+        together(|| block.all_gradients_by_layers(x, inside, gradient, of_branch))
     }
 }

@@ -28,7 +28,7 @@ mod operations;
 mod passes;
 mod products;
 
-use block::{Block, Layer};
+use block::{Block, Gradients, Inside, Layer};
 use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchTensor, TensorMetadata, backend_extension};
@@ -260,6 +260,31 @@ pub trait Layers: Backend {
     #[fusion(default)]
     fn block(x: FloatTensor<Self>, #[extension_type] block: Block<Self>) -> FloatTensor<Self> {
         block.forward(x)
+    }
+
+    /// [`Layers::block`] with products in half precision.
+    #[fusion(dtype = x, shape = x)]
+    fn half_block(x: FloatTensor<Self>, #[extension_type] block: Block<Self>) -> FloatTensor<Self> {
+        block.forward_by_layers(x)
+    }
+
+    /// What is inside of such a block.
+    #[fusion(meta = block::inside_meta)]
+    fn half_inside(x: FloatTensor<Self>, #[extension_type] block: Block<Self>) -> Inside<Self> {
+        block.inside_by_layers(x)
+    }
+
+    /// Gradients of such a block, all of which learns, from its input, what is inside, the gradient of its output and, in half precision,
+    /// that of the perceptron's branch.
+    #[fusion(meta = |x, block, _inside, _gradient, _of_branch| block::gradients_meta(x, block))]
+    fn half_gradients(
+        x: FloatTensor<Self>,
+        #[extension_type] block: Block<Self>,
+        #[extension_type] inside: Inside<Self>,
+        gradient: FloatTensor<Self>,
+        of_branch: FloatTensor<Self>,
+    ) -> Gradients<Self> {
+        block.all_gradients_by_layers(x, inside, gradient, of_branch)
     }
 }
 
