@@ -64,6 +64,7 @@ impl Source for Numbers {
 struct Falling {
     source: Arc<Numbers>,
     floor: f32,
+    room: usize,
     after: fn(u64),
 }
 
@@ -80,6 +81,7 @@ impl Objective for Falling {
     }
 
     fn forward(&self, model: &Linear, batch: &Vec<f32>, shard: Shard, _noise: &mut Noise, device: &Device) -> Pass {
+        assert!(batch.len() <= self.room, "out of memory");
         let x = Tensor::<2>::from_data(TensorData::new(batch.clone(), [batch.len(), 1]), device);
         let y = model.forward(x);
         // sqrt is NaN below zero, and so is its slope.
@@ -115,6 +117,8 @@ struct Fall {
     rate: f64,
     floor: f32,
     bad: Option<usize>,
+    /// Faces at once that there is memory for.
+    room: usize,
     device: Device,
     /// Called with the number of each epoch that has ended.
     after: fn(u64),
@@ -122,7 +126,7 @@ struct Fall {
 
 impl Fall {
     fn new(rate: f64, floor: f32) -> Self {
-        Self { rate, floor, bad: None, device: Device::flex(), after: |_| {} }
+        Self { rate, floor, bad: None, room: usize::MAX, device: Device::flex(), after: |_| {} }
     }
 
     fn train(&self, root: &Path) -> Ran {
@@ -169,7 +173,7 @@ impl Fall {
             Ok(model)
         };
         let source = Arc::new(Numbers { faces: 10, bad: self.bad });
-        let mut objective = Falling { source, floor: self.floor, after: self.after };
+        let mut objective = Falling { source, floor: self.floor, room: self.room, after: self.after };
         let ended = survive(|| run_training(&mut objective, &fresh, &plan)).map(|ended| match ended {
             Ended::Done(model) => read_values(model.valid().weight.val()).unwrap()[0],
             Ended::Interrupted => panic!("nobody asked to stop"),
@@ -249,6 +253,24 @@ fn a_run_that_ends_after_it_went_back_goes_on_with_the_smaller_rate() {
         let ran = Fall::new(rate, floor).train(root.path());
         assert_eq!(ran.ended.unwrap().to_bits(), expected.ended.unwrap().to_bits(), "{told}");
     }
+}
+
+/// What was found out about the device's memory is not found out again.
+#[test]
+fn a_run_whose_batches_were_cut_smaller_goes_on_so() {
+    let root = tempfile::tempdir().unwrap();
+    let small = |after: fn(u64)| Fall { room: 1, after, ..Fall::new(0.01, 0.0) };
+    let cut = small(|epoch| assert!(epoch != 2, "the power is gone")).train(root.path());
+    assert!(format!("{:#}", cut.ended.as_ref().unwrap_err()).contains("the power is gone"), "{:?}", cut.ended);
+    let ran = small(|_| {}).train(root.path());
+    assert!((ran.ended.as_ref().unwrap() - (1.0 - 20.0 * 0.01)).abs() < 1e-4, "{:?}", ran.ended);
+    let told = ran.messages();
+    for text in ["from now on 1 faces at once", "1 faces at once, as before"] {
+        assert_eq!(told.iter().filter(|t| t.contains(text)).count(), 1, "{told:?}");
+    }
+    // Still so at the end, for who goes on from there or looks at it.
+    let newest = checkpoint::newest(&ran.folder, "pretrain", |w| panic!("{w}")).unwrap().unwrap().1.state;
+    assert_eq!((newest.step, newest.parts), (20, Some(2)));
 }
 
 #[test]

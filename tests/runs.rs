@@ -2,6 +2,7 @@
 
 use moue::dataset::Split;
 use moue::dataset::leaks::Leak;
+use moue::run::checkpoint::{Checkpoint, State};
 use moue::run::manifest::{Data, Setting};
 use moue::run::{At, Body, EventWriter, Manifest, Outcome, RunFolder, Scalars, Stage, progress};
 use std::fs;
@@ -37,6 +38,7 @@ fn write_run(root: &Path, name: &str, outcome: Option<Outcome>) -> RunFolder {
     manifest.settings.set("finetune.epochs", Setting { value: 20.into(), origin: "flag".into() });
     manifest.settings.set("finetune.batch", Setting { value: 64.into(), origin: "default".into() });
     manifest.device = serde_json::json!({"name": "A \u{1b}[31mGPU"});
+    manifest.changes = vec!["threads from 2 to 3".into(), "device: driver from 1.2 to 1.3".into()];
     manifest.data = Some(Data {
         pack: "faces.pack".into(),
         pack_hash: "0123".into(),
@@ -96,17 +98,21 @@ fn the_list_tells_how_runs_went() {
 fn one_run_in_full() {
     let root = tempfile::tempdir().unwrap();
     let folder = write_run(root.path(), "demo-1", Some(Outcome::Completed));
+    let state = State { stage: "finetune/pll".into(), step: 80, steps: 80, parts: Some(4), ..State::default() };
+    Checkpoint::new(state, Vec::new()).write(&folder.checkpoints().join("finetune-pll-00000080.ckpt")).unwrap();
     let shown = text(&moue(&["runs", "show", "d"], root.path()).stdout);
     for part in [
         "status     completed",
         "command    moue demo",
         "seed       7",
+        "changed    by a resume: threads from 2 to 3\nchanged    by a resume: device: driver from 1.2 to 1.3\n",
         "protocol   two (4567)",
         "classes    happiness neutral",
         "leaks      3 test faces have a pixel-identical copy among the training faces",
         "finetune.epochs = 20  (flag)",
         "1 at their defaults",
         "finetune/pll  step 80/80  epoch 2.0/2  finished",
+        "batch 64  faces 2560\n  at once    16 faces: the device had no memory for more\n",
         "best valid accuracy 75.00 %  mean recall 65.00 %  (epoch 1.0)",
         "loss NaN",
         "80/100 decided (80.00 %)  recovered 90.00 %",

@@ -178,6 +178,9 @@ fn a_killed_run_resumes_even_from_the_checkpoint_before_the_last() {
         events.filter_map(|e| if let Body::Scalars(s) = &e.body { Some((e.place(), e.step, s.get("loss"))) } else { None }).collect()
     };
     let scalars = told("whole");
+    let ends = |run: &str| -> Vec<String> {
+        b.events(run).iter().filter(|e| matches!(e.body, Body::StageFinished { .. })).map(Event::place).collect()
+    };
     let cases = [("early", "finetune/pll"), ("late", "baseline/ce"), ("torn", "finetune/pll"), ("untold", "finetune/pll")];
     for (out, stage) in cases {
         let place = format!("moue {stage} step=");
@@ -207,6 +210,8 @@ fn a_killed_run_resumes_even_from_the_checkpoint_before_the_last() {
         let said = b.done(&["finetune", "--resume", "--out", out, "--device", "cpu", "--no-tui"]);
         assert_eq!(said.contains("using the one before it"), out == "torn", "{said}");
         assert!(b.results(out) == whole && told(out) == scalars, "{out}: a resumed run ends otherwise");
+        // What was done before is not told again.
+        assert_eq!(ends(out), ["finetune/pll", "baseline/ce"], "{out}");
         assert!(!left.exists());
     }
     // Killed before the first event.

@@ -14,7 +14,8 @@ use std::path::PathBuf;
 
 /// Say what pretraining and finetuning would take on this machine: sizes, steps, memory
 ///
-/// Memory is an estimate, without what allocators and drivers keep for themselves.
+/// Memory is an estimate, without what allocators and drivers keep for themselves. On the device it is the larger of two moments: the
+/// backward pass, with all of the faces at once, and on a GPU the optimiser's step, when network and moments are there twice and no faces.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Example:\n  moue config plan --preset paper-ferplus --device gpu\n  moue config plan --preset ferplus-cpu --data fp.moue"
@@ -43,7 +44,7 @@ impl PlanArgs {
         let trainings = [Training::Pretrain, Training::Finetune(s.finetune.objective)];
         let plans: Vec<(Training, Option<Footprint>)> =
             trainings.into_iter().map(|t| (t, Footprint::of(t, s, card.classes.len(), &machine))).collect();
-        let text = [where_it_runs(&open, &machine), table(s, &plans, faces), verdict(s, &open, &plans)].concat();
+        let text = [where_it_runs(&open, &machine), table(s, &open, &plans, faces), verdict(s, &open, &plans)].concat();
         print(|w| Ok(write!(w, "{text}")?))
     }
 }
@@ -54,7 +55,7 @@ fn where_it_runs(open: &OpenDevice, machine: &Machine) -> String {
     format!("{}, {}{threads}, {memory}\n\n", open.name, machine.precision.name())
 }
 
-fn table(s: &Settings, plans: &[(Training, Option<Footprint>)], faces: Option<usize>) -> String {
+fn table(s: &Settings, open: &OpenDevice, plans: &[(Training, Option<Footprint>)], faces: Option<usize>) -> String {
     let mut text = String::new();
     let mut row = |what: &str, cell: &dyn Fn(Training, Option<&Footprint>) -> String| {
         text += &format!("{what:<34}");
@@ -78,7 +79,11 @@ fn table(s: &Settings, plans: &[(Training, Option<Footprint>)], faces: Option<us
     row("optimiser", &|_, p| known(p, &|p| bytes(p.optimizer)));
     row("what faces need, each", &|_, p| known(p, &|p| bytes(p.face)));
     row("what faces need, all", &|_, p| known(p, &|p| bytes(p.face * p.at_once as f64)));
-    row("in all, on the device", &|_, p| known(p, &|p| bytes(p.device())));
+    // There it steps into memory of its own, which may be more than all of the above.
+    if !open.is_cpu {
+        row("or while the optimiser steps", &|_, p| known(p, &|p| bytes(p.step())));
+    }
+    row("at most, on the device", &|_, p| known(p, &|p| bytes(p.device())));
     row("program and loader, main memory", &|_, p| known(p, &|p| bytes(p.host)));
     text
 }

@@ -2,6 +2,7 @@
 
 use super::output::print;
 use crate::failure::one_line;
+use crate::run::checkpoint::{self, State};
 use crate::run::clock::hms;
 use crate::run::fingerprint;
 use crate::run::folder::{RunFolder, write_atomic};
@@ -163,6 +164,7 @@ fn show(run: &RunFolder, all: bool) -> Result<()> {
         lines.push(("moue", m.moue.clone()));
         lines.push(("seed", m.seed.to_string()));
         lines.push(("device", m.device_name().unwrap_or("-").to_string()));
+        lines.extend(m.changes.iter().map(|text| ("changed", format!("by a resume: {text}"))));
         if let Some(data) = &m.data {
             lines.push(("data", format!("{} ({})", data.pack, data.pack_hash)));
             lines.push(("protocol", format!("{} ({})", data.protocol, data.protocol_hash)));
@@ -196,6 +198,9 @@ fn show_stage(run: &RunFolder, s: &StageSummary, w: &mut dyn Write) -> Result<()
     if s.steps > 0 {
         writeln!(w, "  batch {}  faces {}", s.batch, s.faces)?;
     }
+    if let Some(faces) = at_once(run, s) {
+        writeln!(w, "  at once    {faces} faces: the device had no memory for more")?;
+    }
     if let Some(loss) = s.loss {
         writeln!(w, "  loss {loss:.4}")?;
     }
@@ -220,6 +225,12 @@ fn show_stage(run: &RunFolder, s: &StageSummary, w: &mut dyn Write) -> Result<()
         Err(error) => eprintln!("warning: {}", plain(&one_line(&error))),
     }
     Ok(())
+}
+
+/// Faces at once, where the device had no memory for a whole batch, by the newest checkpoint that can be read.
+fn at_once(run: &RunFolder, s: &StageSummary) -> Option<u64> {
+    let newest = checkpoint::list(run, &s.place()).ok()?.into_iter().rev().find_map(|path| State::read(&path).ok())?;
+    Some(s.batch.div_ceil(newest.parts?.max(1) as u64))
 }
 
 #[cfg(test)]

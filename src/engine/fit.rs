@@ -103,6 +103,8 @@ pub enum Spare {
 pub struct Fit {
     /// Parts of a batch in turn, beside those of the shards.
     accumulate: AtomicUsize,
+    /// How many they were at the beginning.
+    began: usize,
     /// Passes that went well with [`Spare`] memory for what followed; [`NONE`].
     tried: AtomicUsize,
 }
@@ -113,7 +115,18 @@ const NONE: usize = usize::MAX;
 
 impl Fit {
     pub fn new(accumulate: usize) -> Self {
-        Self { accumulate: AtomicUsize::new(accumulate.max(1)), tried: AtomicUsize::new(0) }
+        let began = accumulate.max(1);
+        Self { accumulate: AtomicUsize::new(began), began, tried: AtomicUsize::new(0) }
+    }
+
+    /// Parts of a batch in turn, where there was no memory for as few as at the beginning.
+    pub fn halved(&self) -> Option<usize> {
+        Some(self.accumulate.load(Ordering::Relaxed)).filter(|parts| *parts > self.began)
+    }
+
+    /// From now on at least so many parts in turn: what was found out before a resume need not be found out again.
+    pub fn at_least(&self, parts: usize) {
+        self.accumulate.fetch_max(parts, Ordering::Relaxed);
     }
 
     /// Parts of a batch.

@@ -1,6 +1,7 @@
 //! What a training has come to: the network, the optimiser's moments, and the place in the stage. With the objective's state it is all that a
 //! checkpoint holds.
 
+use super::fit::Fit;
 use super::guard::Guard;
 use super::interval::{Interval, Sums};
 use super::optimizer::Optimizer;
@@ -86,8 +87,8 @@ impl<M: Module + Clone> Learner<M> {
 
     /// Writes a checkpoint with the blobs of the objective, and tells of it: at the end of an epoch (from 1) with its score, or at a moment
     /// within one. Older checkpoints that are not to be kept go.
-    pub fn save(&self, plan: &Plan, ended: Option<(u64, Option<f64>)>, objective: Vec<(String, Vec<u8>)>) -> Result<()> {
-        self.write(plan, &self.checkpoint(plan, ended, objective)?)
+    pub fn save(&self, plan: &Plan, fit: &Fit, ended: Option<(u64, Option<f64>)>, objective: Vec<(String, Vec<u8>)>) -> Result<()> {
+        self.write(plan, &self.checkpoint(plan, fit, ended, objective)?)
     }
 
     /// The second half of [`Learner::save`]: the disk's.
@@ -106,7 +107,13 @@ impl<M: Module + Clone> Learner<M> {
     }
 
     /// The first half of [`Learner::save`]: what the device has to give.
-    pub fn checkpoint(&self, plan: &Plan, ended: Option<(u64, Option<f64>)>, objective: Vec<(String, Vec<u8>)>) -> Result<Checkpoint> {
+    pub fn checkpoint(
+        &self,
+        plan: &Plan,
+        fit: &Fit,
+        ended: Option<(u64, Option<f64>)>,
+        objective: Vec<(String, Vec<u8>)>,
+    ) -> Result<Checkpoint> {
         let progress = Progress { interval: self.interval.sums(), guard: self.guard };
         let mut blobs = vec![
             (MODEL.to_string(), model_bytes(self.model()?)?),
@@ -119,7 +126,7 @@ impl<M: Module + Clone> Learner<M> {
         blobs.extend(objective);
         let (step, steps, epoch_open) = (self.step, self.per_epoch * plan.epochs, self.epoch_open);
         let (epoch, score) = (ended.map(|e| e.0), ended.and_then(|e| e.1));
-        Ok(Checkpoint::new(State { step, steps, epoch, epoch_open, score, ..plan.state.clone() }, blobs))
+        Ok(Checkpoint::new(State { step, steps, epoch, epoch_open, score, parts: fit.halved(), ..plan.state.clone() }, blobs))
     }
 }
 

@@ -70,6 +70,7 @@ pub enum Ended<M> {
 struct Training<'a, O: Objective> {
     objective: &'a mut O,
     plan: &'a Plan<'a>,
+    fit: &'a Fit,
     learner: Learner<O::Model>,
     /// The step whose state is on the disk.
     saved: Option<u64>,
@@ -111,7 +112,8 @@ pub fn train<O: Objective>(objective: &mut O, fresh: &dyn Fn() -> Result<O::Mode
     }
     let steps = per_epoch * plan.epochs;
     let schedule = Schedule { peak: plan.peak_rate, floor: plan.floor_rate, warmup_steps: plan.warmup_epochs * per_epoch as f64, steps };
-    let mut t = Training::new(objective, fresh, plan, steps, per_epoch)?;
+    let fit = Fit::new(plan.accumulate);
+    let mut t = Training::new(objective, fresh, plan, &fit, steps, per_epoch)?;
     let begin = Body::StageStarted { steps, epochs: plan.epochs as f64, batch: batch as u64, faces: faces as u64 };
     plan.events.emit(&t.at(), begin.clone());
     let began = Instant::now();
@@ -119,7 +121,6 @@ pub fn train<O: Objective>(objective: &mut O, fresh: &dyn Fn() -> Result<O::Mode
     if compiling.is_some() {
         plan.events.emit(&t.at(), Body::Phase { name: Phase::Compile, elapsed: None });
     }
-    let fit = Fit::new(plan.accumulate);
     while t.learner.step < steps || t.learner.epoch_open {
         let epoch = if t.learner.epoch_open { t.learner.step / per_epoch - 1 } else { t.learner.step / per_epoch };
         let order = source.order(&mut plan.streams.at(&format!("order/{}", plan.kind), &[epoch]));
@@ -133,7 +134,7 @@ pub fn train<O: Objective>(objective: &mut O, fresh: &dyn Fn() -> Result<O::Mode
             let rate = schedule.rate(t.learner.step);
             // A processor is at work itself, and has what it works on.
             let next = next.and_then(|next| next.as_ref().ok()).filter(|_| plan.compiles);
-            match t.take(made?, next, rate, &fit).with_context(|| format!("step {} of {}", t.learner.step + 1, plan.state.stage))? {
+            match t.take(made?, next, rate).with_context(|| format!("step {} of {}", t.learner.step + 1, plan.state.stage))? {
                 StepEnd::WentBack(back) => {
                     went_back = Some(back);
                     return Ok(ControlFlow::Break(()));
@@ -187,10 +188,17 @@ pub fn train<O: Objective>(objective: &mut O, fresh: &dyn Fn() -> Result<O::Mode
 }
 
 impl<'a, O: Objective> Training<'a, O> {
-    fn new(objective: &'a mut O, fresh: &'a dyn Fn() -> Result<O::Model>, plan: &'a Plan, steps: u64, per_epoch: u64) -> Result<Self> {
+    fn new(
+        objective: &'a mut O,
+        fresh: &'a dyn Fn() -> Result<O::Model>,
+        plan: &'a Plan,
+        fit: &'a Fit,
+        steps: u64,
+        per_epoch: u64,
+    ) -> Result<Self> {
         let blank = objective.state();
         let learner = Learner::new(plan.events.phase(&plan.at, Phase::Load, fresh)?, plan, per_epoch);
-        let mut t = Self { objective, plan, learner, saved: None, steps, per_epoch, fresh, blank };
+        let mut t = Self { objective, plan, fit, learner, saved: None, steps, per_epoch, fresh, blank };
         if plan.resume
             && let Some((path, saved)) = checkpoint::newest(plan.folder, &plan.state.stage, |text| t.tell(Level::Warning, text))?
         {
@@ -198,6 +206,10 @@ impl<'a, O: Objective> Training<'a, O> {
                 bail!("{} belongs to a stage of {} steps, this one has {steps}", path.display(), saved.state.steps);
             }
             t.restore(&saved).with_context(|| path.display().to_string())?;
+            if let Some(parts) = fit.halved() {
+                let at_once = plan.batch.div_ceil(parts);
+                t.tell(Level::Info, format!("{at_once} faces at once, as before: the device had no memory for more"));
+            }
         }
         Ok(t)
     }
@@ -216,10 +228,9 @@ impl<'a, O: Objective> Training<'a, O> {
         mut loaded: Loaded<<O::Source as Source>::Batch>,
         next: Option<&Loaded<<O::Source as Source>::Batch>>,
         rate: f64,
-        fit: &Fit,
     ) -> Result<StepEnd> {
-        let Self { objective, plan, learner, saved, .. } = self;
-        let (objective, plan) = (&mut **objective, *plan);
+        let Self { objective, plan, fit, learner, saved, .. } = self;
+        let (objective, plan, fit) = (&mut **objective, *plan, *fit);
         let here = Position { streams: plan.streams, stage: plan.kind, step: learner.step };
         let place = Place { shards: plan.shards, device: plan.device };
         let rate = rate * learner.guard.rate_factor();
@@ -228,7 +239,7 @@ impl<'a, O: Objective> Training<'a, O> {
         // Until the optimiser has its turn nothing changes, and what was before the step can be saved beside it.
         let is_saved = learner.step == 0 || *saved == Some(learner.step);
         let save = || {
-            let checkpoint = (!is_saved).then(|| learner.checkpoint(plan, None, objective.state())).transpose()?;
+            let checkpoint = (!is_saved).then(|| learner.checkpoint(plan, fit, None, objective.state())).transpose()?;
             plan.control.end();
             leave(plan, learner, checkpoint)
         };
@@ -343,6 +354,9 @@ impl<'a, O: Objective> Training<'a, O> {
     fn restore(&mut self, saved: &Checkpoint) -> Result<()> {
         self.learner.restore(saved, self.plan)?;
         self.objective.restore(&saved.blobs)?;
+        if let Some(parts) = saved.state.parts {
+            self.fit.at_least(parts.min(self.plan.batch));
+        }
         self.saved = (!self.learner.epoch_open).then_some(self.learner.step);
         Ok(())
     }
@@ -404,7 +418,7 @@ impl<'a, O: Objective> Training<'a, O> {
             }
             Err(error) if error.is::<Stopped>() => {
                 plan.control.end();
-                self.learner.save(plan, None, before)?;
+                self.learner.save(plan, self.fit, None, before)?;
                 return Ok(ControlFlow::Break(()));
             }
             Err(error) => return Err(error),
@@ -422,7 +436,7 @@ impl<'a, O: Objective> Training<'a, O> {
 
     /// Writes a checkpoint: of the end of an epoch with its score, or of a moment within one.
     fn save(&mut self, ended: Option<(u64, Option<f64>)>) -> Result<()> {
-        self.learner.save(self.plan, ended, self.objective.state())?;
+        self.learner.save(self.plan, self.fit, ended, self.objective.state())?;
         self.saved = (!self.learner.epoch_open).then_some(self.learner.step);
         Ok(())
     }

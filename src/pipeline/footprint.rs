@@ -1,8 +1,9 @@
 //! How much memory a training will take, before it starts: what `moue config plan` prints and `moue doctor` judges.
 //!
 //! Weights, their gradients and AdamW's two moments are counted exactly. What a face takes is the sum of what the layers of
-//! [`crate::kernels::layers`] keep for the backward pass, and of the gradients that are on the way at the widest place. Both leave out what
-//! allocators and drivers keep for themselves: `tests/footprint.rs` holds the whole against what a training really takes.
+//! [`crate::kernels::layers`] keep for the backward pass, and of what else is there at its widest place. After it the optimiser steps, for
+//! which network and moments are there twice, but no faces: a training takes the larger of the two. What allocators and drivers keep for
+//! themselves is left out: `tests/footprint.rs` holds the whole against what a training really takes.
 
 use super::{Regime, Training};
 use crate::config::{Activation, Backbone, Settings, Stem};
@@ -22,7 +23,7 @@ const SINGLE: f64 = 4.0;
 const HALF: f64 = 2.0;
 /// The program itself, with what its allocator keeps: what is left of measured peaks when everything else is taken off.
 const PROGRAM: f64 = 100e6;
-/// Scores of attention have whole multiples of so many columns on some GPUs.
+/// Scores and weights of attention in half precision have whole multiples of so many columns.
 const COLUMNS: usize = 16;
 
 /// Where it is to be trained.
@@ -103,9 +104,16 @@ impl Footprint {
         self.weights + self.gradients + self.optimizer
     }
 
-    /// On the device that trains.
+    /// On the device that trains: in the backward pass, or in the step after it where that takes more.
     pub fn device(&self) -> f64 {
-        self.fixed() + self.face * self.at_once as f64
+        (self.fixed() + self.face * self.at_once as f64).max(self.step())
+    }
+
+    /// At the end of an optimiser's step on a GPU: the network and the moments as they were, which stay until the step is known to be good,
+    /// and as they will be. The faces are gone, and each gradient went with its use. A CPU steps one parameter after the other, and the
+    /// gradients of several threads in its backward pass weigh as much as this.
+    pub fn step(&self) -> f64 {
+        2.0 * (self.weights + self.optimizer)
     }
 
     /// The most faces at once that a device has memory for, in tensors as large as it takes; none where nothing is known of either.
@@ -119,7 +127,8 @@ impl Footprint {
         (largest / self.widest) as usize
     }
 
-    /// The most faces at once in so many bytes, which hold the program, too, where it `shares` them.
+    /// The most faces at once in so many bytes, which hold the program, too, where it `shares` them. No room for [`Footprint::step`] makes
+    /// them no fewer: then a training waits for a step to be good, and takes it one parameter after the other.
     pub fn most_within(&self, memory: f64, shares: bool) -> usize {
         let room = memory - if shares { self.host } else { 0.0 };
         ((room - self.fixed()) / self.face).max(0.0) as usize
@@ -188,37 +197,47 @@ struct Blocks {
 impl Blocks {
     /// What the blocks keep for the backward pass.
     fn kept(&self, precision: Precision) -> f64 {
-        let Self { tokens, dim, heads, hidden, gelu, .. } = *self;
+        let Self { tokens, dim, .. } = *self;
         // Inputs of both norms.
         let always = tokens * 2.0 * dim;
-        // Inputs of four products, q, k and v, the weights of attention, and what the activation's gradient is made of: a ReLU's output is
-        // an input of the last product already, but our shaders write it twice.
-        let second = if gelu || precision == Precision::Mixed { hidden } else { 0.0 };
-        let products = tokens * (6.0 * dim + hidden + second) + heads * tokens * tokens;
+        // Inputs of qkv, proj and fc1, the queries, keys and values, the inner layer, and the weights of attention.
+        let products = tokens * (6.0 * dim + self.inner(precision)) + self.scores(precision);
         let block = SINGLE * always + product_bytes(precision) * products;
         // Computed again, it is there once.
         if self.recompute { self.count as f64 * SINGLE * tokens * dim + block } else { self.count as f64 * block }
     }
 
-    /// Scores of attention, whose rows are whole multiples on GPUs.
-    fn scores(&self) -> f64 {
-        self.heads * self.tokens * (self.tokens as usize).next_multiple_of(COLUMNS) as f64
+    /// Values that a token keeps of the inner layer: the input of the last product, and what the activation's gradient is made of. After a
+    /// ReLU both are the same, but our shaders of half precision write it twice.
+    fn inner(&self, precision: Precision) -> f64 {
+        if self.gelu || precision == Precision::Mixed { 2.0 * self.hidden } else { self.hidden }
     }
 
-    /// The largest single tensor, in single precision: the inner layer, q, k and v as one, or the scores of attention.
+    /// Scores of attention, or its weights.
+    fn scores(&self, precision: Precision) -> f64 {
+        let keys = self.tokens as usize;
+        let columns = if precision == Precision::Mixed { keys.next_multiple_of(COLUMNS) } else { keys };
+        self.heads * self.tokens * columns as f64
+    }
+
+    /// The largest single tensor, in single precision: the inner layer, q, k and v as one, or the scores of attention. Devices that never
+    /// write these are asked for room for them nevertheless, before a kernel is chosen.
     fn widest(&self) -> f64 {
         let Self { tokens, dim, hidden, .. } = *self;
-        SINGLE * (tokens * hidden.max(3.0 * dim)).max(self.scores())
+        SINGLE * (tokens * hidden.max(3.0 * dim)).max(self.scores(Precision::Mixed))
     }
 
-    /// Gradients on the way at the widest place: of a block's inner layer, of its output and of its input; or of attention's weights and
-    /// scores, of what is read and of q, k and v.
+    /// What is there beside all that is kept, at the widest place of a block's backward pass: in its perceptron, or in its attention.
     fn passing(&self, precision: Precision) -> f64 {
         let Self { tokens, dim, hidden, .. } = *self;
         let products = product_bytes(precision);
-        let inner = products * tokens * 2.0 * hidden;
-        let attention = (SINGLE + products) * self.scores() + products * tokens * 4.0 * dim;
-        inner.max(attention) + SINGLE * tokens * 2.0 * dim
+        // Gradients of the block's output, also as products take it, and before the activation.
+        let perceptron = tokens * (SINGLE * dim + products * (dim + hidden));
+        // Gradients of weights, scores and queries, keys and values (those of what is read and of the residual stand where their values
+        // stood), less what is no longer kept: the inner layer and its input. On cooperative matrices gradients of weights never come to
+        // memory: where there are many tokens this is some per cent too much for them.
+        let attention = (SINGLE + products) * self.scores(precision) + products * tokens * (2.0 * dim - self.inner(precision));
+        perceptron.max(attention)
     }
 }
 
@@ -361,7 +380,48 @@ mod tests {
         assert_eq!([sets(1, 2), sets(2, 2), sets(16, 2)], [3.0; 3]);
     }
 
-    /// Scores of attention are in single precision whatever products are in, and their rows are whole multiples on GPUs.
+    #[test]
+    fn the_larger_of_two_moments_counts() {
+        let f = footprint(Objective::Pll, 1, 1);
+        let of_faces = |at_once| Footprint { at_once, ..f }.device();
+        assert_eq!([of_faces(0), f.step()], [2.0 * (f.weights + f.optimizer); 2]);
+        assert_eq!(of_faces(1_000_000), f.fixed() + f.face * 1e6);
+        // Beside one that is taken in place, as many faces fit as before.
+        assert_eq!(f.most_within(f.fixed() + 10.5 * f.face, false), 10);
+    }
+
+    /// ViT-B/16.
+    fn base(size: usize) -> Resolved {
+        Resolved::default().with_preset("paper-ferplus").unwrap().with_flag(&format!("data.size={size}")).unwrap()
+    }
+
+    /// 197 and 577 tokens, whose weights have 208 and 592 columns in half precision, and inner layers of 3072 values.
+    #[test]
+    fn blocks_keep_and_pass_what_they_do() {
+        let blocks = |size: usize| encoder(base(size).settings(), (size / 16).pow(2) as f64);
+        let (small, large) = (blocks(224), blocks(384));
+        assert_eq!(small.kept(Precision::Single), 12.0 * 4.0 * (197.0 * 14.0 * 768.0 + 197.0 * 2.0 * 768.0 + 12.0 * 197.0 * 197.0));
+        let mixed = 4.0 * 197.0 * 2.0 * 768.0 + 2.0 * (197.0 * 14.0 * 768.0 + 12.0 * 197.0 * 208.0);
+        assert_eq!(small.kept(Precision::Mixed), 12.0 * mixed);
+        let again = Blocks { recompute: true, ..blocks(224) };
+        assert_eq!(again.kept(Precision::Mixed), 12.0 * 4.0 * 197.0 * 768.0 + mixed);
+        assert_eq!(small.passing(Precision::Mixed), 197.0 * (4.0 * 768.0 + 2.0 * (768.0 + 3072.0)));
+        assert_eq!(large.passing(Precision::Mixed), 6.0 * 12.0 * 577.0 * 592.0 - 2.0 * 577.0 * 6.0 * 768.0);
+    }
+
+    /// ViT-B/16 with the decoder for 8 classes, finetuned on an NVIDIA H200, in bytes that the driver told of the process. What it and the
+    /// allocator keep for themselves is not estimated.
+    #[test]
+    fn a_card_had_little_more_in_use() {
+        let (resolved, parameters) = (base(224), 99_988_232.0);
+        for (precision, fixed, faces, used) in [(Precision::Mixed, 18.0, 256.0, 24.9e9), (Precision::Single, 16.0, 128.0, 22.4e9)] {
+            let face = face(Training::Finetune(Objective::Pll), resolved.settings(), 8, precision);
+            let ratio = (fixed * parameters + faces * face) / used;
+            assert!((0.9..1.0).contains(&ratio), "{precision:?}: estimated {ratio:.3} times what was in use");
+        }
+    }
+
+    /// Scores of attention need room in single precision whatever products are in, and their rows are whole multiples on GPUs.
     #[test]
     fn the_largest_tensor_bounds_the_faces_at_once() {
         let resolved = Resolved::default().with_preset("paper-rafdb").unwrap().with_flag("data.size=384").unwrap();

@@ -150,14 +150,26 @@ pub fn pretraining(run: &Path, settings: &Settings) -> Result<(Checkpoint, Resol
         usage!("--from {}: pretraining makes vision transformers, and encoder.backbone is resnet18; leave out --from", run.display());
     }
     let folder = RunFolder::open(run)?;
-    let Some((_, checkpoint)) = checkpoint::newest(&folder, &Training::Pretrain.name(), |_| {})? else {
+    let mut damaged = Vec::new();
+    let Some((_, checkpoint)) = checkpoint::newest(&folder, &Training::Pretrain.name(), |text| damaged.push(text))? else {
+        if !damaged.is_empty() {
+            usage!(
+                "--from {}: this run has no readable pretraining checkpoint: {} damaged; do it again with `moue pretrain --resume \
+                 --out {}`",
+                run.display(),
+                damaged.len(),
+                run.display()
+            );
+        }
         usage!("--from {}: this run has no pretraining checkpoint; a finetuned network goes on from its `moue export`", run.display());
     };
     let theirs = settings_of(&checkpoint, &run.display().to_string())?;
     refuse_differing(run, theirs.settings(), settings, &["data", "vit"])?;
+    // A damaged last checkpoint leaves this one, too: none before it is of a finished pretraining, but the user has to know why.
     if checkpoint.state.step < checkpoint.state.steps {
+        let damaged = if damaged.is_empty() { String::new() } else { format!(" ({})", damaged.join("; ")) };
         usage!(
-            "--from {}: its pretraining stopped at step {} of {}; finish it with `moue pretrain --resume --out {}`",
+            "--from {}: its pretraining stopped at step {} of {}{damaged}; finish it with `moue pretrain --resume --out {}`",
             run.display(),
             checkpoint.state.step,
             checkpoint.state.steps,
@@ -194,7 +206,8 @@ pub fn classifier(checkpoint: &Checkpoint, origin: &str, device: &Device) -> Res
     // The initial values are overwritten; the seed only has to be some seed.
     let init = Init { streams: Streams::new(checkpoint.state.seed), device };
     let model = Classifier::new(&init, Encoder::new(&init, s), classes, s);
-    Ok((load_model(model, checkpoint)?, resolved))
+    let model = load_model(model, checkpoint).with_context(|| format!("{origin}, a network of {classes} classes"))?;
+    Ok((model, resolved))
 }
 
 /// A trained network with what is known of it.
@@ -290,4 +303,33 @@ pub fn trained(path: &Path, which: Option<&str>, device: &Device) -> Result<Trai
         ..Card::of(&checkpoint.state, Part::Classifier)
     };
     Ok(Trained { network: Network::Classifier(Box::new(model)), card, resolved, folder: Some(folder), pack, remarks })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::checkpoint::State;
+    use std::fs;
+
+    #[test]
+    fn a_damaged_pretraining_is_not_passed_over_in_silence() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(&root.path().join("run")).unwrap();
+        fs::write(folder.events(), "").unwrap();
+        let at = |step| folder.checkpoints().join(checkpoint::file_name("pretrain", step));
+        for step in [10, 20] {
+            let state = State { stage: "pretrain".into(), step, steps: 20, ..State::default() };
+            Checkpoint::new(state, Vec::new()).write(&at(step)).unwrap();
+        }
+        let refused =
+            || pretraining(folder.path(), Resolved::default().settings()).err().map(|error| error.to_string()).unwrap_or_default();
+        assert_eq!(refused(), "");
+        fs::write(at(20), "torn").unwrap();
+        let said = refused();
+        assert!(said.contains("stopped at step 10 of 20 (checkpoint ") && said.contains("pretrain-00000020.ckpt: damaged"), "{said}");
+        assert!(said.contains("moue pretrain --resume"), "{said}");
+        fs::write(at(10), "torn").unwrap();
+        let said = refused();
+        assert!(said.contains("no readable pretraining checkpoint: 2 damaged") && said.contains("moue pretrain --resume"), "{said}");
+    }
 }

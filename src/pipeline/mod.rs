@@ -36,7 +36,7 @@ use crate::run::checkpoint::{self, Checkpoint, State};
 use crate::run::differences::differences;
 use crate::run::manifest::{Data, Setting};
 use crate::run::{
-    At, Body, EventSender, EventWriter, Level, Lock, Manifest, Outcome, Phase, RunFolder, Sink, Stopped, Supervision, disk,
+    At, Body, EventSender, EventWriter, Level, Lock, Manifest, Outcome, Phase, RunFolder, RunSummary, Sink, Stopped, Supervision, disk,
     until_checkpoint,
 };
 use crate::usage;
@@ -243,7 +243,12 @@ impl Job {
         let device = self.device.device.clone().autodiff();
         let machine = self.machine();
         let shards = Shards::new(machine.shards)?.in_precision(self.precision).under(self.supervision.control.clone());
-        let context = StageContext { job: self, streams, device: &device, shards: &shards, machine, events };
+        let ended = RunSummary::read(&self.folder)?.stages.iter().filter(|stage| stage.finished).map(|stage| stage.place()).collect();
+        let muted = events.muted();
+        let context = StageContext { job: self, streams, device: &device, shards: &shards, machine, events, muted: &muted, ended };
+        for name in &context.ended {
+            events.emit(&At::run(), Body::Message { level: Level::Info, text: format!("{name} was done before") });
+        }
 
         let mut start: Option<Start> = None;
         if trainings.contains(&Training::Pretrain) {
@@ -292,9 +297,18 @@ struct StageContext<'a> {
     shards: &'a Shards,
     machine: Machine,
     events: &'a EventSender,
+    /// The same, saying nothing.
+    muted: &'a EventSender,
+    /// Trainings that the log knew to the end when the job began.
+    ended: Vec<String>,
 }
 
 impl<'a> StageContext<'a> {
+    /// Tells of a training, unless all of it is on record: a resume loads what is done, which would count as the stage's own time.
+    fn events_of(&self, training: Training) -> &'a EventSender {
+        if self.ended.contains(&training.name()) { self.muted } else { self.events }
+    }
+
     fn plan(&self, training: Training) -> Plan<'a> {
         let s = self.job.resolved.settings();
         let labelled = training != Training::Pretrain;
@@ -328,7 +342,7 @@ impl<'a> StageContext<'a> {
             compiles: !self.job.device.is_cpu,
             shards: self.shards,
             folder: &self.job.folder,
-            events: self.events,
+            events: self.events_of(training),
             control: &self.job.supervision.control,
             state,
             resume: self.job.resume,
@@ -347,7 +361,7 @@ impl<'a> StageContext<'a> {
         let accumulate = most.map_or(1, |most| regime.batch.div_ceil(most.clamp(1, regime.batch)));
         let at_once = regime.batch.div_ceil(accumulate);
         let text = format!("{}: {} faces a step, {at_once} at once by estimate", training.name(), regime.batch);
-        self.events.emit(&training.at(), Body::Message { level: Level::Info, text });
+        self.events_of(training).emit(&training.at(), Body::Message { level: Level::Info, text });
         accumulate
     }
 
@@ -366,7 +380,7 @@ impl<'a> StageContext<'a> {
     fn pretrain_network<M: MaskedModel>(&self) -> Result<Ended<Vit>> {
         let job = self.job;
         let settings = job.resolved.settings();
-        let mut objective = self.events.phase(&Training::Pretrain.at(), Phase::Load, || {
+        let mut objective = self.events_of(Training::Pretrain).phase(&Training::Pretrain.at(), Phase::Load, || {
             MaskedModelling::<M>::new(job.pack.clone(), job.pack.split(Split::Train), settings, self.streams)
         });
         let fresh = || Ok(M::new(&self.init(), settings));
@@ -386,12 +400,13 @@ impl<'a> StageContext<'a> {
         let classes = job.pack.protocol().classes.len();
         for fold in 0..crossfit.folds() {
             let training = Training::Fold(fold);
-            let mut objective = self.events.phase(&training.at(), Phase::Load, || crossfit.training(fold));
+            let events = self.events_of(training);
+            let mut objective = events.phase(&training.at(), Phase::Load, || crossfit.training(fold));
             let fresh = || Ok(Classifier::new(&self.init(), encoder.clone(), classes, settings));
             let plan = self.plan(training);
             let Ended::Done(model) = train(&mut objective, &fresh, &plan)? else { return Ok(Ended::Interrupted) };
             let ask = || crossfit.ask(fold, &model.valid(), self.shards, plan.accumulate);
-            self.events.phase(&training.at(), Phase::Evaluate, ask)?;
+            events.phase(&training.at(), Phase::Evaluate, ask)?;
             writer.check()?;
         }
         let candidates = crossfit.candidates();
@@ -411,7 +426,8 @@ impl<'a> StageContext<'a> {
         let job = self.job;
         let settings = job.resolved.settings();
         let training = Training::Finetune(objective);
-        let mut finetune = self.events.phase(&training.at(), Phase::Load, || {
+        let events = self.events_of(training);
+        let mut finetune = events.phase(&training.at(), Phase::Load, || {
             Finetune::new(objective, job.pack.clone(), job.candidates.as_ref(), settings, self.streams)
         })?;
         let classes = job.pack.protocol().classes.len();
@@ -423,7 +439,7 @@ impl<'a> StageContext<'a> {
             self.with_room(&plan.at, || outcome::write_labels(&job.folder.labels(), &job.pack, &finetune))?;
         }
         let predict = || outcome::predictions(&model.valid(), &job.pack, settings, self.shards);
-        let predictions = self.events.phase(&training.at(), Phase::Evaluate, predict)?;
+        let predictions = events.phase(&training.at(), Phase::Evaluate, predict)?;
         self.with_room(&plan.at, || predictions.write(&job.folder.predictions(objective.name())))?;
         Ok(Ended::Done(model))
     }
@@ -433,7 +449,7 @@ impl<'a> StageContext<'a> {
         let job = self.job;
         let settings = job.resolved.settings();
         let fitted =
-            self.events.phase(&plan.at, Phase::Evaluate, || calibration::fitted(&model.valid(), &job.pack, settings, self.shards))?;
+            plan.events.phase(&plan.at, Phase::Evaluate, || calibration::fitted(&model.valid(), &job.pack, settings, self.shards))?;
         match (fitted, checkpoint::latest_step(&job.folder, &plan.state.stage)?) {
             (Some(fitted), Some(step)) => self.with_room(&plan.at, || calibration::write(&job.folder, &plan.state.stage, step, fitted)),
             _ => Ok(()),

@@ -59,6 +59,9 @@ pub struct State {
     /// Accuracy on the validation split, where it was measured at this step: what the best checkpoint is chosen by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f64>,
+    /// Parts of a batch in turn, where the device had no memory for as few as training began with: a resume begins with as many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<usize>,
     /// SHA-256 of every blob, in hexadecimal. Empty in checkpoints from before.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sha256: BTreeMap<String, String>,

@@ -51,10 +51,20 @@ pub struct EventSender {
     began: Instant,
     /// Seconds of the run before this process took it up.
     before: f64,
+    muted: bool,
 }
 
 impl EventSender {
+    /// One that says nothing, for work whose events are on record. All else it does as this one.
+    #[must_use]
+    pub fn muted(&self) -> Self {
+        Self { muted: true, ..self.clone() }
+    }
+
     pub fn emit(&self, at: &At, body: Body) {
+        if self.muted {
+            return;
+        }
         self.queue.push(Arc::new(Event {
             v: VERSION,
             t: self.seconds(),
@@ -254,7 +264,7 @@ impl EventWriter {
             let (queue, log) = (Arc::clone(&queue), Arc::clone(&log));
             thread::Builder::new().name("events".into()).spawn(move || write_events(&log, &queue, shows))
         };
-        let sender = EventSender { queue, log, began: Instant::now(), before };
+        let sender = EventSender { queue, log, began: Instant::now(), before, muted: false };
         Ok(Self { folder, sender, thread: Some(thread.context("starting the event writer")?), _lock: lock })
     }
 

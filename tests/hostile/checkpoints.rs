@@ -10,7 +10,7 @@ use burn::prelude::Device;
 use moue::failure::one_line;
 use moue::pipeline::load::{classifier, trained};
 use moue::run::RunFolder;
-use moue::run::checkpoint::{self, Checkpoint};
+use moue::run::checkpoint::{self, Checkpoint, State};
 use std::fs;
 
 /// Mutations of each part of a checkpoint, and of a file of weights.
@@ -41,6 +41,14 @@ fn no_checkpoint_breaks_the_network_that_it_is_loaded_into() {
             let damaged = Checkpoint { state, blobs: whole.blobs.clone() };
             tried(&format!("state.json, mutation {number}"), || drop(classifier(&damaged, "it", &Device::flex())));
         }
+    }
+    // There are as many class names as outputs, or there is no network.
+    let names = &whole.state.classes;
+    for classes in [names[1..].to_vec(), [&names[..], &["another".to_string()]].concat()] {
+        let says = format!("a network of {} classes", classes.len());
+        let damaged = Checkpoint { state: State { classes, ..whole.state.clone() }, blobs: whole.blobs.clone() };
+        let error = tried(&says, || classifier(&damaged, "it", &Device::flex())).err().map(|error| one_line(&error)).unwrap_or_default();
+        assert!(error.contains(&says) && error.contains("do not fit"), "{error}");
     }
     // Most damage is in values, which mean nothing to a checksum here, or in what nobody reads.
     assert!((1..MUTATIONS).contains(&loaded), "{loaded} loaded");
