@@ -134,7 +134,7 @@ impl<B: Layers, C: CheckpointStrategy> Layers for Autodiff<B, C> {
     }
 
     fn block(x: FloatTensor<Self>, block: block::Block<Self>) -> FloatTensor<Self> {
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = block.parameters().map(|parameter| parameter.node());
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = block.layers.each().map(|parameter| parameter.node());
         let nodes = [x.node(), a, b, c, d, e, f, g, h, i, j, k, l];
         let (x, block) = (x.into_primitive(), block.map::<B>(|tensor| tensor.into_primitive()));
         match Block.prepare::<C>(nodes).compute_bound().stateful() {

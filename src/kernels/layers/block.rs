@@ -14,8 +14,9 @@ use burn::backend::{Backend, ExtensionType, TensorMetadata};
 use burn::prelude::Shape;
 use burn::tensor::DType;
 
-/// Tensors of a [`Block`] that learn.
-pub const PARAMETERS: usize = 12;
+/// Layers of a [`Block`], and tensors of these that learn.
+const LAYERS: usize = 6;
+pub const PARAMETERS: usize = 2 * LAYERS;
 
 /// Weight and bias of a linear layer, or gamma and beta of a norm.
 #[derive(Clone, Debug, ExtensionType)]
@@ -38,10 +39,10 @@ pub enum Path<B: Backend> {
 /// Gradients of a layer's weight and bias, where it learns.
 type Learned<B> = Option<Layer<B>>;
 
-/// A pre-norm transformer block.
+/// All of a block that learns, or its gradients.
 #[derive(Clone, Debug, ExtensionType)]
 #[extension_type(fusion)]
-pub struct Block<B: Backend> {
+pub struct Parameters<B: Backend> {
     #[extension_type]
     pub norm1: Layer<B>,
     /// To queries, keys and values side by side.
@@ -55,6 +56,14 @@ pub struct Block<B: Backend> {
     pub fc1: Layer<B>,
     #[extension_type]
     pub fc2: Layer<B>,
+}
+
+/// A pre-norm transformer block.
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion)]
+pub struct Block<B: Backend> {
+    #[extension_type]
+    pub layers: Parameters<B>,
     #[extension_type]
     pub attention_path: Path<B>,
     #[extension_type]
@@ -85,25 +94,6 @@ pub struct Inside<B: Backend> {
     pub hidden: FloatTensor<B>,
 }
 
-/// Gradients of a block's input and, in single precision, of all that learns.
-#[derive(Clone, Debug, ExtensionType)]
-#[extension_type(fusion)]
-pub struct Gradients<B: Backend> {
-    pub x: FloatTensor<B>,
-    #[extension_type]
-    pub norm1: Layer<B>,
-    #[extension_type]
-    pub qkv: Layer<B>,
-    #[extension_type]
-    pub proj: Layer<B>,
-    #[extension_type]
-    pub norm2: Layer<B>,
-    #[extension_type]
-    pub fc1: Layer<B>,
-    #[extension_type]
-    pub fc2: Layer<B>,
-}
-
 /// What a block's backward pass is made of.
 #[derive(Clone, Debug)]
 pub struct Kept<B: Backend> {
@@ -113,28 +103,34 @@ pub struct Kept<B: Backend> {
     inside: Option<Inside<B>>,
 }
 
-impl<B: Backend> Block<B> {
-    /// All that learns.
-    pub fn parameters(&self) -> [&FloatTensor<B>; PARAMETERS] {
-        let Self { norm1, qkv, proj, norm2, fc1, fc2, .. } = self;
+impl<B: Backend> Parameters<B> {
+    fn into_layers(self) -> [Layer<B>; LAYERS] {
+        let Self { norm1, qkv, proj, norm2, fc1, fc2 } = self;
+        [norm1, qkv, proj, norm2, fc1, fc2]
+    }
+
+    fn of_layers([norm1, qkv, proj, norm2, fc1, fc2]: [Layer<B>; LAYERS]) -> Self {
+        Self { norm1, qkv, proj, norm2, fc1, fc2 }
+    }
+
+    /// In the order of layers, weight before bias.
+    pub fn each(&self) -> [&FloatTensor<B>; PARAMETERS] {
+        let Self { norm1, qkv, proj, norm2, fc1, fc2 } = self;
         let [a, b, c, d, e, f] = [norm1, qkv, proj, norm2, fc1, fc2].map(|layer| [&layer.weight, &layer.bias]);
         [a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1], e[0], e[1], f[0], f[1]]
     }
+}
 
+impl<B: Backend> Block<B> {
     /// The same block on another backend.
     pub fn map<C: Backend>(self, change: impl Fn(FloatTensor<B>) -> FloatTensor<C>) -> Block<C> {
-        let layer = |layer: Layer<B>| Layer { weight: change(layer.weight), bias: change(layer.bias) };
+        let layer = |Layer { weight, bias }: Layer<B>| Layer { weight: change(weight), bias: change(bias) };
         let path = |path: Path<B>| match path {
             Path::Whole => Path::Whole,
             Path::Masked(mask) => Path::Masked(change(mask)),
         };
         Block {
-            norm1: layer(self.norm1),
-            qkv: layer(self.qkv),
-            proj: layer(self.proj),
-            norm2: layer(self.norm2),
-            fc1: layer(self.fc1),
-            fc2: layer(self.fc2),
+            layers: Parameters::of_layers(self.layers.into_layers().map(layer)),
             attention_path: path(self.attention_path),
             perceptron_path: path(self.perceptron_path),
             heads: self.heads,
@@ -152,10 +148,10 @@ impl<B: Layers> Block<B> {
     }
 
     pub fn forward_by_layers(&self, x: FloatTensor<B>) -> FloatTensor<B> {
-        let qkv = self.qkv.in_products(self.normed1(x.clone()));
+        let qkv = self.layers.qkv.in_products(self.normed1(x.clone()));
         let (read, _) = B::self_attention_with_weights(qkv, self.heads);
         let middle = self.middle(x, read);
-        let (_, hidden) = self.fc1.activated(self.normed2(middle.clone()), self.relu);
+        let (_, hidden) = self.layers.fc1.activated(self.normed2(middle.clone()), self.relu);
         self.output(middle, hidden)
     }
 
@@ -175,33 +171,33 @@ impl<B: Layers> Block<B> {
 
     pub fn inside_by_layers(&self, x: FloatTensor<B>) -> Inside<B> {
         let normed1 = self.normed1(x.clone());
-        let qkv = self.qkv.in_products(normed1.clone());
+        let qkv = self.layers.qkv.in_products(normed1.clone());
         let (read, weights) = B::self_attention_with_weights(qkv.clone(), self.heads);
         let middle = self.middle(x, read.clone());
         let normed2 = self.normed2(middle.clone());
-        let (inner, hidden) = self.fc1.activated(normed2.clone(), self.relu);
+        let (inner, hidden) = self.layers.fc1.activated(normed2.clone(), self.relu);
         Inside { normed1, qkv, weights, read, middle, normed2, inner, hidden }
     }
 
     /// Whether its products are in half precision, and what goes in and comes out inside with them.
     fn is_half(&self) -> bool {
-        self.qkv.is_half()
+        self.layers.qkv.is_half()
     }
 
     fn normed1(&self, x: FloatTensor<B>) -> FloatTensor<B> {
-        self.norm1.norm(x, self.epsilon, self.qkv.weight.dtype())
+        self.layers.norm1.norm(x, self.epsilon, self.layers.qkv.weight.dtype())
     }
 
     fn middle(&self, x: FloatTensor<B>, read: FloatTensor<B>) -> FloatTensor<B> {
-        self.proj.onto(x, read, &self.attention_path)
+        self.layers.proj.onto(x, read, &self.attention_path)
     }
 
     fn normed2(&self, middle: FloatTensor<B>) -> FloatTensor<B> {
-        self.norm2.norm(middle, self.epsilon, self.fc1.weight.dtype())
+        self.layers.norm2.norm(middle, self.epsilon, self.layers.fc1.weight.dtype())
     }
 
     fn output(&self, middle: FloatTensor<B>, hidden: FloatTensor<B>) -> FloatTensor<B> {
-        self.fc2.onto(middle, hidden, &self.perceptron_path)
+        self.layers.fc2.onto(middle, hidden, &self.perceptron_path)
     }
 
     /// Gradients of the first norm and of the block's input, from those of what is normed and of what is between the halves.
@@ -212,8 +208,8 @@ impl<B: Layers> Block<B> {
         of_middle: FloatTensor<B>,
         learns: bool,
     ) -> (Learned<B>, FloatTensor<B>) {
-        let gamma = self.norm1.weight.clone();
-        let (of_x, gamma, beta) = if self.qkv.is_half() {
+        let gamma = self.layers.norm1.weight.clone();
+        let (of_x, gamma, beta) = if self.layers.qkv.is_half() {
             B::norm_gradients_onto(x, gamma, of_normed, of_middle, self.epsilon)
         } else {
             operations::norm_gradients_onto::<B>(x, gamma, of_normed, of_middle, self.epsilon)
@@ -230,8 +226,8 @@ impl<B: Layers> Block<B> {
         gradient: FloatTensor<B>,
         learns: bool,
     ) -> (Learned<B>, FloatTensor<B>, FloatTensor<B>) {
-        let (gamma, path, products) = (self.norm2.weight.clone(), &self.attention_path, self.proj.weight.dtype());
-        let (of_middle, of_branch, gamma, beta) = if self.proj.is_half() {
+        let (gamma, path, products) = (self.layers.norm2.weight.clone(), &self.attention_path, self.layers.proj.weight.dtype());
+        let (of_middle, of_branch, gamma, beta) = if self.layers.proj.is_half() {
             B::norm_gradients_along(middle, gamma, of_normed, gradient, path.clone(), self.epsilon)
         } else {
             operations::norm_gradients_along::<B>(middle, gamma, of_normed, gradient, path, self.epsilon, products)
@@ -248,20 +244,20 @@ impl<B: Layers> Block<B> {
         gradient: FloatTensor<B>,
         of_branch: FloatTensor<B>,
         learns: bool,
-    ) -> (FloatTensor<B>, [Learned<B>; 6]) {
+    ) -> (FloatTensor<B>, [Learned<B>; LAYERS]) {
         let Inside { normed1, qkv, weights, read, middle, normed2, inner, hidden } = inside;
 
-        let fc2 = self.fc2.parameter_gradients(hidden, of_branch.clone(), learns);
-        let of_inner = self.fc2.activated_gradient(of_branch, inner, self.relu);
-        let fc1 = self.fc1.parameter_gradients(normed2, of_inner.clone(), learns);
-        let of_normed = self.fc1.input_gradient(of_inner);
+        let fc2 = self.layers.fc2.parameter_gradients(hidden, of_branch.clone(), learns);
+        let of_inner = self.layers.fc2.activated_gradient(of_branch, inner, self.relu);
+        let fc1 = self.layers.fc1.parameter_gradients(normed2, of_inner.clone(), learns);
+        let of_normed = self.layers.fc1.input_gradient(of_inner);
         let (norm2, of_middle, of_branch) = self.norm2_gradients(middle, of_normed, gradient, learns);
 
-        let proj = self.proj.parameter_gradients(read, of_branch.clone(), learns);
-        let of_read = self.proj.input_gradient_in_products(of_branch);
+        let proj = self.layers.proj.parameter_gradients(read, of_branch.clone(), learns);
+        let of_read = self.layers.proj.input_gradient_in_products(of_branch);
         let of_qkv = B::self_attention_gradient(qkv, weights, of_read, self.heads);
-        let qkv = self.qkv.parameter_gradients(normed1, of_qkv.clone(), learns);
-        let of_normed = self.qkv.input_gradient(of_qkv);
+        let qkv = self.layers.qkv.parameter_gradients(normed1, of_qkv.clone(), learns);
+        let of_normed = self.layers.qkv.input_gradient(of_qkv);
         let (norm1, of_x) = self.norm1_gradients(x, of_normed, of_middle, learns);
 
         (of_x, [norm1, qkv, proj, norm2, fc1, fc2])
@@ -274,22 +270,21 @@ impl<B: Layers> Block<B> {
         inside: Inside<B>,
         gradient: FloatTensor<B>,
         of_branch: FloatTensor<B>,
-    ) -> Gradients<B> {
-        let (x, layers) = self.gradients_by_layers(x, inside, gradient, of_branch, true);
-        let [norm1, qkv, proj, norm2, fc1, fc2] = layers.map(|layer| layer.expect("all layers learn"));
-        Gradients { x, norm1, qkv, proj, norm2, fc1, fc2 }
+    ) -> (FloatTensor<B>, Parameters<B>) {
+        let (of_x, layers) = self.gradients_by_layers(x, inside, gradient, of_branch, true);
+        (of_x, Parameters::of_layers(layers.map(|layer| layer.expect("all layers learn"))))
     }
 }
 
 impl<B: Layers> Kept<B> {
-    /// Gradients of the input and, in the order of [`Block::parameters`], of each layer where `learns`, from the gradient of the output.
+    /// Gradients of the input and, in the order of [`Parameters::each`], of each layer where `learns`, from the gradient of the output.
     pub fn backward(self, gradient: FloatTensor<B>, learns: bool) -> (FloatTensor<B>, Vec<FloatTensor<B>>) {
         let Self { x, block, inside } = self;
         let inside = inside.unwrap_or_else(|| block.inside(x.clone()));
-        let of_branch = in_type::<B>(block.perceptron_path.along(gradient.clone()), block.fc2.weight.dtype());
+        let of_branch = in_type::<B>(block.perceptron_path.along(gradient.clone()), block.layers.fc2.weight.dtype());
         let (of_x, layers) = if learns && block.is_half() {
-            let Gradients { x, norm1, qkv, proj, norm2, fc1, fc2 } = B::half_gradients(x, block, inside, gradient, of_branch);
-            (x, [norm1, qkv, proj, norm2, fc1, fc2].map(Some))
+            let (of_x, parameters) = B::half_gradients(x, block, inside, gradient, of_branch);
+            (of_x, parameters.into_layers().map(Some))
         } else {
             block.gradients_by_layers(x, inside, gradient, of_branch, learns)
         };
@@ -301,19 +296,20 @@ impl<B: Layers> Kept<B> {
 pub fn inside_meta(x: &TensorSpec, block: &BlockMetadata) -> InsideMetadata {
     let of_width = |width: usize| half(&Shape::new([x.shape[0], x.shape[1], width]));
     let width = |layer: &LayerMetadata| layer.bias.shape[0];
-    let qkv = of_width(width(&block.qkv));
+    let qkv = of_width(width(&block.layers.qkv));
     let (read, weights) = super::self_attention_meta(&qkv, &block.heads);
-    let (normed, hidden) = (half(&x.shape), of_width(width(&block.fc1)));
+    let (normed, hidden) = (half(&x.shape), of_width(width(&block.layers.fc1)));
     let (inner, middle) = (hidden.clone(), x.clone());
     InsideMetadata { normed1: normed.clone(), qkv, weights, read, middle, normed2: normed, inner, hidden }
 }
 
-/// Of [`Layers::half_gradients`].
-pub fn gradients_meta(x: &TensorSpec, block: &BlockMetadata) -> GradientsMetadata {
+/// Gradients of all parameters of [`Layers::half_gradients`].
+pub fn gradients_meta(of: &ParametersMetadata) -> ParametersMetadata {
     let single = |of: &TensorSpec| TensorSpec { shape: of.shape.clone(), dtype: DType::F32 };
-    let [norm1, qkv, proj, norm2, fc1, fc2] = [&block.norm1, &block.qkv, &block.proj, &block.norm2, &block.fc1, &block.fc2]
-        .map(|layer| LayerMetadata { weight: single(&layer.weight), bias: single(&layer.bias) });
-    GradientsMetadata { x: x.clone(), norm1, qkv, proj, norm2, fc1, fc2 }
+    let layer = |of: &LayerMetadata| LayerMetadata { weight: single(&of.weight), bias: single(&of.bias) };
+    let ParametersMetadata { norm1, qkv, proj, norm2, fc1, fc2 } = of;
+    let [norm1, qkv, proj, norm2, fc1, fc2] = [norm1, qkv, proj, norm2, fc1, fc2].map(layer);
+    ParametersMetadata { norm1, qkv, proj, norm2, fc1, fc2 }
 }
 
 impl<B: Backend> Path<B> {

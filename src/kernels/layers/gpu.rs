@@ -4,7 +4,7 @@
 
 use super::super::queue::{Queue, allocate, apart, operand, operands, together};
 use super::super::{column_sums as kernel, gpu::Launch, layer_norm, softmax};
-use super::block::{Block, Gradients, Inside};
+use super::block::{Block, Inside, Parameters};
 use super::products::{self, Attention};
 use super::{Layers, Path, Product, columns, operations};
 use burn::backend::TensorMetadata;
@@ -310,7 +310,7 @@ impl Layers for CubeBackend {
         inside: Inside<Self>,
         gradient: CubeTensor,
         of_branch: CubeTensor,
-    ) -> Gradients<Self> {
+    ) -> (CubeTensor, Parameters<Self>) {
         together(|| block.all_gradients_by_layers(x, inside, gradient, of_branch))
     }
 }

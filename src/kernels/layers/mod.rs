@@ -28,7 +28,7 @@ mod operations;
 mod passes;
 mod products;
 
-use block::{Block, Gradients, Inside, Layer};
+use block::{Block, Inside, Layer, Parameters};
 use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchTensor, TensorMetadata, backend_extension};
@@ -274,16 +274,16 @@ pub trait Layers: Backend {
         block.inside_by_layers(x)
     }
 
-    /// Gradients of such a block, all of which learns, from its input, what is inside, the gradient of its output and, in half precision,
-    /// that of the perceptron's branch.
-    #[fusion(meta = |x, block, _inside, _gradient, _of_branch| block::gradients_meta(x, block))]
+    /// Gradients of the input of such a block and, in single precision, of all that learns; from its input, what is inside, the gradient of
+    /// its output and, in half precision, that of the perceptron's branch.
+    #[fusion(meta = |x, block, _inside, _gradient, _of_branch| (x.clone(), block::gradients_meta(&block.layers)))]
     fn half_gradients(
         x: FloatTensor<Self>,
         #[extension_type] block: Block<Self>,
         #[extension_type] inside: Inside<Self>,
         gradient: FloatTensor<Self>,
         of_branch: FloatTensor<Self>,
-    ) -> Gradients<Self> {
+    ) -> (FloatTensor<Self>, Parameters<Self>) {
         block.all_gradients_by_layers(x, inside, gradient, of_branch)
     }
 }
@@ -411,7 +411,8 @@ pub fn block(x: Tensor<3>, layers: BlockLayers, drops: Option<[Tensor<3>; 2]>) -
         None => [Path::Whole, Path::Whole],
     };
     let BlockLayers { heads, relu, epsilon, recompute, .. } = layers;
-    let block = Block::<Dispatch> { norm1, qkv, proj, norm2, fc1, fc2, attention_path, perceptron_path, heads, relu, epsilon, recompute };
+    let layers = Parameters { norm1, qkv, proj, norm2, fc1, fc2 };
+    let block = Block::<Dispatch> { layers, attention_path, perceptron_path, heads, relu, epsilon, recompute };
     Tensor::from_dispatch(<Dispatch as Layers>::block(x.into_dispatch(), block))
 }
 
