@@ -4,8 +4,8 @@
 //! Without a Vulkan adapter the GPU tests say so and pass, unless MOUE_NEEDS_VULKAN is set: then they fail. `tests/run` sets it.
 #![cfg(feature = "train")]
 
-use burn::backend::DispatchDevice;
 use burn::backend::ops::FloatTensorOps;
+use burn::backend::{DispatchDevice, DispatchTensor};
 use burn::prelude::*;
 use burn::tensor::DType;
 use burn_wgpu::{CubeBackend, CubeTensor};
@@ -24,7 +24,7 @@ use moue::kernels::reference;
 use moue::kernels::reference::dropout::Mask;
 use moue::kernels::reference::patch_gather::Rows;
 use moue::kernels::reference::patch_pixels::Patches;
-use moue::kernels::updates::{self, AdamWStep};
+use moue::kernels::updates::{self, AdamWStep, Due};
 use moue::kernels::{adamw, attention, column_sums, dropout, layer_norm, patch_gather, softmax, squares};
 use moue::kernels::{gather_rows, hog_cells, hog_tokens, patch_pixels, scatter_rows, upload_index, upload_pixels};
 use moue::selftest::{Golden, largest_difference};
@@ -460,6 +460,18 @@ fn updates_of_any_size() {
         let sum = updates::add_squares_of(zero(), all.iter().map(|x| x.clone().into_dispatch()).collect());
         let singly = all.into_iter().fold(zero(), updates::add_squares);
         assert_eq!(read_values(sum).unwrap(), read_values(singly).unwrap());
+        for later in [false, true] {
+            let due = |i: u32| {
+                let of = |salt: u32| tensor(&values(1 + 450 * i as usize, 4 * i + salt));
+                let moments = later.then(|| [of(2), of(3) * of(3)]);
+                Due::new(of(0), of(1), moments, AdamWStep { rate: 0.01 * f64::from(i), time: 1 + i as usize, ..step })
+            };
+            let factor = || tensor(&[0.625]);
+            let read = |made: [DispatchTensor; 3]| made.map(|t| read_values(Tensor::<1>::from_dispatch(t)).unwrap());
+            let ours: Vec<_> = updates::adamw_of((0..19).map(due).collect(), factor()).into_iter().map(read).collect();
+            let singly: Vec<_> = (0..19).flat_map(|i| updates::adamw_of(vec![due(i)], factor())).map(read).collect();
+            assert_eq!(ours, singly);
+        }
         let (rows, columns) = (37, 53);
         let (parameter, gradient) = (values(rows * columns, 1), values(rows * columns, 2));
         let turned: Vec<f32> = (0..rows * columns).map(|i| gradient[i % columns * rows + i / columns]).collect();

@@ -2,15 +2,15 @@
 //! clipping by the global norm of the gradient.
 
 use super::precision::{LossScale, Precision};
-use crate::kernels::updates::{AdamWStep, adamw, add_squares_of};
+use crate::kernels::updates::{AdamWStep, Due, adamw, adamw_of, add_squares_of};
 use burn::backend::DispatchTensor;
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
-use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
+use burn::optim::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
 use burn::optim::{AdamWState, AdaptiveMomentumState, GradientsParams, LearningRate, ModuleOptimizer};
 use burn::prelude::*;
 use burn::tensor::Bytes;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Hyper-parameters of the optimiser.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,25 +36,37 @@ pub struct Optimizer {
     /// Where gradients come multiplied.
     scale: Option<LossScale>,
     /// Of the step, for the groups.
-    factor: Factor,
+    walk: Walk,
 }
 
-/// What gradients are multiplied by at a step: a number, and one that the device has computed, `[1]`. burn's optimisers are not told, so all
-/// groups look here.
-#[derive(Clone)]
-struct Factor(Arc<Mutex<(f32, Option<Tensor<1>>)>>);
+/// What burn's optimisers are not told at a step, so all groups look here: what gradients are multiplied by, and whether a parameter's
+/// turn is the time to change it.
+#[derive(Clone, Default)]
+struct Walk(Arc<Mutex<Turn>>);
 
-impl Factor {
-    fn new(known: f32) -> Self {
-        Self(Arc::new(Mutex::new((known, None))))
+#[derive(Default)]
+enum Turn {
+    /// No step.
+    #[default]
+    Over,
+    /// Each is changed when it is its turn.
+    Alone { factor: f32 },
+    /// What is to be done is only noted down.
+    Noting { factor: f32, due: Vec<Due> },
+    /// What was noted down has been done: new parameters and moments, in the order of the turns.
+    Done(std::vec::IntoIter<[DispatchTensor; 3]>),
+}
+
+impl Walk {
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, known: f32, computed: Option<Tensor<1>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (known, computed);
-    }
-
-    fn get(&self) -> (f32, Option<Tensor<1>>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// While the work walks over a model.
+    fn over<T>(&self, turn: Turn, work: impl FnOnce() -> T) -> (T, Turn) {
+        *self.turn() = turn;
+        let made = work();
+        (made, std::mem::take(&mut *self.turn()))
     }
 }
 
@@ -64,7 +76,7 @@ struct AdamW {
     weight_decay: f32,
     beta1: f32,
     beta2: f32,
-    factor: Factor,
+    walk: Walk,
 }
 
 /// Of AdamW.
@@ -87,9 +99,16 @@ impl burn::optim::Optimizer for AdamW {
             None => (1, None),
         };
         let Self { weight_decay, beta1, beta2, .. } = *self;
-        let (factor, computed) = self.factor.get();
-        let step = AdamWStep { factor, rate, weight_decay, beta1, beta2, epsilon: EPSILON, time };
-        let [parameter, moment_1, moment_2] = adamw(parameter, gradient, moments, computed, step);
+        let step = |factor| AdamWStep { factor, rate, weight_decay, beta1, beta2, epsilon: EPSILON, time };
+        let [parameter, moment_1, moment_2] = match &mut *self.walk.turn() {
+            Turn::Alone { factor } => adamw(parameter, gradient, moments, None, step(*factor)),
+            Turn::Noting { factor, due } => {
+                due.push(Due::new(parameter.clone(), gradient, moments, step(*factor)));
+                return (parameter, None);
+            }
+            Turn::Done(made) => made.next().expect("as many turns as were noted down").map(Tensor::from_dispatch),
+            Turn::Over => panic!("a turn without a step"),
+        };
         let momentum = AdaptiveMomentumState { time, moment_1, moment_2, max_moment_2: None };
         (parameter, Some(AdamWState { momentum }))
     }
@@ -140,12 +159,12 @@ impl Optimizer {
     pub fn new<M: Module>(model: &M, config: &OptimizerConfig) -> Self {
         let mut survey = Survey::default();
         model.visit(&mut survey);
-        let factor = Factor::new(1.0);
+        let walk = Walk::default();
         let adamw = |weight_decay: f64| AdamW {
             weight_decay: weight_decay as f32,
             beta1: config.beta1 as f32,
             beta2: config.beta2 as f32,
-            factor: factor.clone(),
+            walk: walk.clone(),
         };
         let still = survey.found.iter().filter(|(path, _, rank)| !decays(path, *rank)).map(|p| p.1).collect();
         let inner = ModuleOptimizer::from(adamw(config.weight_decay)).with_group(ParamGroup::from_ids(still), adamw(0.0), None);
@@ -155,7 +174,7 @@ impl Optimizer {
         }
         let share = |layer: usize| config.layer_decay.powi((config.depth + 1 - layer) as i32);
         let layers = by_layer.into_iter().map(|(l, ids)| (share(l), ParamGroup::from_ids(ids))).collect();
-        Self { inner, layers, clip: config.clip, scale: None, factor }
+        Self { inner, layers, clip: config.clip, scale: None, walk }
     }
 
     /// The same optimiser for gradients that were computed in `precision`; those in half precision come multiplied by `scale`.
@@ -176,32 +195,40 @@ impl Optimizer {
     /// One step at `rate`, by gradients that are multiplied by [`Optimizer::loss_factor`]; `norm`: their length without that factor.
     pub fn step<M: Module>(&mut self, model: M, gradients: GradientsParams, norm: f64, rate: f64) -> M {
         let clip = if self.clip > 0.0 { (self.clip / (norm + LEAST_NORM)).min(1.0) } else { 1.0 };
-        self.factor.set((clip / f64::from(self.loss_factor())) as f32, None);
-        self.advance(model, gradients, rate)
-    }
-
-    /// The same by the length of the gradients as they are, `[1]`, which nobody has read yet.
-    pub fn step_by<M: Module>(&mut self, model: M, gradients: GradientsParams, norm: Tensor<1>, rate: f64) -> M {
-        let clip = (self.clip > 0.0).then(|| {
-            let norm = norm.div_scalar(self.loss_factor()).add_scalar(LEAST_NORM);
-            norm.recip().mul_scalar(self.clip).clamp_max(1.0)
-        });
-        self.factor.set(1.0 / self.loss_factor(), clip);
-        let model = self.advance(model, gradients, rate);
-        // It holds on to a tensor.
-        self.factor.set(1.0, None);
+        let turn = Turn::Alone { factor: (clip / f64::from(self.loss_factor())) as f32 };
+        let rates = self.rates(rate);
+        let (model, _) = self.walk.over(turn, || self.inner.step(rates, model, gradients));
+        self.fitted();
         model
     }
 
-    fn advance<M: Module>(&mut self, model: M, gradients: GradientsParams, rate: f64) -> M {
-        if let Some(scale) = &mut self.scale {
-            scale.fitted();
-        }
-        let mut rates = ModuleLrScheduler::new(rate);
-        for (factor, group) in &self.layers {
-            rates = rates.with_group(group.clone(), rate * factor);
-        }
-        self.inner.step(rates.step(), model, gradients)
+    /// The same by the length of the gradients as they are, `[1]`, which nobody has read yet. burn's optimiser has parameters changed one by
+    /// one, which small ones are not worth the way to the device for. So there are two walks: one to note down what is to be done, which is
+    /// then done many at a time, and one to hand it out.
+    pub fn step_by<M: Module>(&mut self, model: M, gradients: GradientsParams, norm: Tensor<1>, rate: f64) -> M {
+        let norm = norm.div_scalar(self.loss_factor()).add_scalar(LEAST_NORM);
+        let clip = if self.clip > 0.0 { norm.recip().mul_scalar(self.clip).clamp_max(1.0) } else { norm.ones_like() };
+        let mut turns = Turns { gradients: &gradients, stand_ins: GradientsParams::new() };
+        model.visit(&mut turns);
+        let stand_ins = turns.stand_ins;
+        let turn = Turn::Noting { factor: 1.0 / self.loss_factor(), due: Vec::new() };
+        let (rates, mut inner) = (self.rates(rate), self.inner.clone());
+        let (_, turn) = self.walk.over(turn, || inner.step(rates.clone(), model.clone(), gradients));
+        let Turn::Noting { due, .. } = turn else { panic!("a walk that began noting down ends so") };
+        let turn = Turn::Done(adamw_of(due, clip).into_iter());
+        let (model, _) = self.walk.over(turn, || self.inner.step(rates, model, stand_ins));
+        self.fitted();
+        model
+    }
+
+    /// Of each parameter, at this rate.
+    fn rates(&self, rate: f64) -> ModuleLearningRate {
+        let rates = ModuleLrScheduler::new(rate);
+        self.layers.iter().fold(rates, |rates, (factor, group)| rates.with_group(group.clone(), rate * factor)).step()
+    }
+
+    fn fitted(&mut self) {
+        self.scale.iter_mut().for_each(LossScale::fitted);
     }
 
     /// After gradients that are not finite: whether the loss was scaled so much that this may be why. It is scaled less from now on.
@@ -217,6 +244,20 @@ impl Optimizer {
     pub fn restore(mut self, bytes: Vec<u8>) -> std::result::Result<Self, String> {
         self.inner = self.inner.from_bytes(Bytes::from_bytes_vec(bytes)).map_err(|e| e.to_string())?;
         Ok(self)
+    }
+}
+
+/// What burn is told that a parameter has a gradient by, when the gradients themselves have been used: its value.
+struct Turns<'a> {
+    gradients: &'a GradientsParams,
+    stand_ins: GradientsParams,
+}
+
+impl ModuleVisitor for Turns<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.gradients.get::<D>(param.id).is_some() {
+            self.stand_ins.register(param.id, param.val().inner());
+        }
     }
 }
 
@@ -367,6 +408,37 @@ mod tests {
                 assert!(all(&ours).iter().zip(&all(&expected)).all(close), "clip {clip}, step {step}");
                 assert_ne!(all(&ours), all(&model));
             }
+        }
+    }
+
+    /// Eighteen parameters, of which two have no gradients at first.
+    #[test]
+    fn many_at_a_time_are_the_same_as_one_by_one() {
+        let model: Vec<Linear> = (0..9).map(|i| LinearConfig::new(3 + i, 2).init(&device())).collect();
+        let gradients = |model: &Vec<Linear>, step: usize| {
+            let mut all = GradientsParams::new();
+            for (i, layer) in model.iter().enumerate().filter(|(i, _)| *i != 4 || step > 0) {
+                let values = (0..2 * (3 + i)).map(|k| ((7 * k + 5 * i + 13 * step) % 11) as f32 - 4.5);
+                let weight = Tensor::<2>::from_data(TensorData::new(values.collect::<Vec<f32>>(), [3 + i, 2]), &device().inner());
+                all.register(layer.bias.as_ref().unwrap().id, weight.clone().sum_dim(0).reshape([2]));
+                all.register(layer.weight.id, weight);
+            }
+            all
+        };
+        let every = |model: &Vec<Linear>| model.iter().flat_map(all).collect::<Vec<u32>>();
+        let fresh = || Optimizer::new(&model, &OptimizerConfig { clip: 1e6, ..CONFIG });
+        let (mut many, mut single) = (fresh(), fresh());
+        let (mut ours, mut expected) = (model.clone(), model.clone());
+        for step in 0..4 {
+            let norm = gradient_norm(&ours, &gradients(&ours, step)).unwrap();
+            let read = f64::from(read_values(norm.clone()).unwrap()[0]);
+            let (to_ours, to_expected) = (gradients(&ours, step), gradients(&expected, step));
+            let before = every(&ours);
+            ours = many.step_by(ours, to_ours, norm, 0.01);
+            expected = single.step(expected, to_expected, read, 0.01);
+            assert_eq!(every(&ours), every(&expected), "step {step}");
+            assert!(all(&ours[4]) != all(&model[4]) || step == 0);
+            assert_ne!(every(&ours), before);
         }
     }
 

@@ -17,6 +17,7 @@ use crate::failure::{expect_panics, survive};
 use cubecl::wgpu::{WgpuDevice, WgpuSetup};
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
@@ -280,35 +281,49 @@ impl Gpu {
         launches: &[&Launch],
         timestamp_writes: Option<wgpu::ComputePassTimestampWrites<'_>>,
     ) -> Result<(), GpuError> {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("moue"), timestamp_writes });
-        for launch in launches {
+        let mut dispatches = Vec::new();
+        // A buffer for each would cost more than its launch.
+        let mut varying = Vec::new();
+        for &launch in launches {
             let pipeline = self.pipeline(launch.kernel, &launch.constants)?;
-            pass.set_pipeline(&pipeline.pipeline);
             for part in self.bounds.parts(launch)? {
-                let [x, y] = self.bounds.dispatch(launch, &part);
-                pass.set_bind_group(0, &self.bind(&pipeline.layout, launch, &part), &[]);
-                pass.dispatch_workgroups(x, y, 1);
+                let windows: Vec<Window> = launch.operands.iter().map(|o| Window::of(o, &part, self.bounds.alignment)).collect();
+                let groups = self.bounds.dispatch(launch, &part);
+                let words = words(launch, &part, &windows, groups);
+                let params = if launch.kernel.varies {
+                    let begin = varying.len().next_multiple_of(self.bounds.uniform as usize / size_of::<u32>());
+                    varying.resize(begin, 0);
+                    varying.extend(&words);
+                    Params::Varying(begin..varying.len())
+                } else {
+                    Params::Kept(self.params(words))
+                };
+                dispatches.push((launch, pipeline.clone(), windows, params, groups));
             }
+        }
+        let varying = (!varying.is_empty()).then(|| self.new_params(&varying));
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("moue"), timestamp_writes });
+        for (launch, pipeline, windows, params, [x, y]) in &dispatches {
+            pass.set_pipeline(&pipeline.pipeline);
+            pass.set_bind_group(0, &self.bind(&pipeline.layout, launch, windows, params.binding(varying.as_ref())), &[]);
+            pass.dispatch_workgroups(*x, *y, 1);
         }
         Ok(())
     }
 
-    fn bind(&self, layout: &wgpu::BindGroupLayout, launch: &Launch, part: &Range<usize>) -> wgpu::BindGroup {
-        let bounds = &self.bounds;
-        let windows: Vec<Window> = launch.operands.iter().map(|o| Window::of(o, part, bounds.alignment)).collect();
-        let mut words = [0u32; BASES].to_vec();
-        words.iter_mut().zip(&windows).for_each(|(base, w)| *base = w.base as u32);
-        words.extend([(part.len() * launch.groups) as u32, bounds.dispatch(launch, part)[0]]);
-        words.extend(windows.iter().skip(BASES).map(|w| w.base as u32));
-        words.extend(&launch.params);
-        words.resize(words.len().next_multiple_of(4), 0);
-        let params = if launch.kernel.varies { self.new_params(&words) } else { self.params(words) };
-        let storage = launch.operands.iter().zip(&windows).map(|(operand, w)| wgpu::BufferBinding {
+    fn bind(
+        &self,
+        layout: &wgpu::BindGroupLayout,
+        launch: &Launch,
+        windows: &[Window],
+        params: wgpu::BufferBinding<'_>,
+    ) -> wgpu::BindGroup {
+        let storage = launch.operands.iter().zip(windows).map(|(operand, w)| wgpu::BufferBinding {
             buffer: &operand.place.buffer,
             offset: w.start,
-            size: std::num::NonZeroU64::new(w.size),
+            size: NonZeroU64::new(w.size),
         });
-        let buffers = std::iter::once(params.as_entire_binding()).chain(storage.map(wgpu::BindingResource::Buffer));
+        let buffers = std::iter::once(params).chain(storage).map(wgpu::BindingResource::Buffer);
         let entries: Vec<_> = buffers.enumerate().map(|(i, resource)| wgpu::BindGroupEntry { binding: i as u32, resource }).collect();
         self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(launch.kernel.entry), layout, entries: &entries })
     }
@@ -406,6 +421,37 @@ impl Gpu {
     }
 }
 
+/// What a shader's `Params` holds for a part of a launch, of `groups` workgroups along x and y.
+fn words(launch: &Launch, part: &Range<usize>, windows: &[Window], groups: [u32; 2]) -> Vec<u32> {
+    let mut words = [0u32; BASES].to_vec();
+    words.iter_mut().zip(windows).for_each(|(base, w)| *base = w.base as u32);
+    words.extend([(part.len() * launch.groups) as u32, groups[0]]);
+    words.extend(windows.iter().skip(BASES).map(|w| w.base as u32));
+    words.extend(&launch.params);
+    words.resize(words.len().next_multiple_of(4), 0);
+    words
+}
+
+/// Where the `Params` of a dispatch are.
+enum Params {
+    Kept(wgpu::Buffer),
+    /// These words of the buffer of all that vary.
+    Varying(Range<usize>),
+}
+
+impl Params {
+    fn binding<'a>(&'a self, varying: Option<&'a wgpu::Buffer>) -> wgpu::BufferBinding<'a> {
+        match self {
+            Self::Kept(buffer) => wgpu::BufferBinding { buffer, offset: 0, size: None },
+            Self::Varying(words) => {
+                let bytes = |words: usize| (words * size_of::<u32>()) as u64;
+                let buffer = varying.expect("a buffer where there are words");
+                wgpu::BufferBinding { buffer, offset: bytes(words.start), size: NonZeroU64::new(bytes(words.len())) }
+            }
+        }
+    }
+}
+
 /// Values of a buffer that can be copied from, once all that has been submitted is done.
 ///
 /// # Errors
@@ -438,8 +484,9 @@ fn mapped<T: bytemuck::Pod>(device: &wgpu::Device, Copied { buffer, submission }
 struct Bounds {
     /// Bytes of a binding.
     binding: u64,
-    /// Bytes between offsets at which a binding may begin.
+    /// Bytes between offsets at which a binding may begin: of storage, and of uniforms.
     alignment: u64,
+    uniform: u64,
     /// Workgroups along one dimension of a dispatch.
     groups: u64,
 }
@@ -448,8 +495,8 @@ impl Bounds {
     fn of(limits: &wgpu::Limits) -> Self {
         // Shaders count bytes in 32 bits.
         let binding = limits.max_storage_buffer_binding_size.min(u64::from(u32::MAX) - 3);
-        let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
-        Self { binding, alignment, groups: u64::from(limits.max_compute_workgroups_per_dimension) }
+        let [alignment, uniform] = [limits.min_storage_buffer_offset_alignment, limits.min_uniform_buffer_offset_alignment].map(u64::from);
+        Self { binding, alignment, uniform, groups: u64::from(limits.max_compute_workgroups_per_dimension) }
     }
 
     /// Ranges of samples that fit into one dispatch each, as even as possible.

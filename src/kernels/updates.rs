@@ -64,6 +64,19 @@ pub trait Updates: Backend {
         Self::adamw(parameter, multiplied::<Self>(gradient, computed), first, second, step)
     }
 
+    /// [`Updates::computed_adamw`] of one parameter after the other.
+    #[fusion(meta = |learnt, _gradients, _computed, _steps| learnt.clone())]
+    fn adamw_of(
+        #[extension_type] learnt: Learnt<Self>,
+        #[extension_type] gradients: Eight<Self>,
+        computed: FloatTensor<Self>,
+        steps: [AdamWStep; EIGHT],
+    ) -> Learnt<Self> {
+        learnt.stepped(gradients, steps, |(parameter, first, second), gradient, step| {
+            Self::computed_adamw(parameter, gradient, first, second, computed.clone(), step)
+        })
+    }
+
     /// [`Updates::adamw`] at the first step of a parameter, when its moments are zero.
     #[fusion(meta = |parameter, gradient, _step| (parameter.clone(), gradient.clone(), gradient.clone()))]
     fn first_adamw(
@@ -104,6 +117,51 @@ impl<B: Backend> Eight<B> {
 
     fn map<C: Backend>(self, change: impl FnMut(FloatTensor<B>) -> FloatTensor<C>) -> Eight<C> {
         Eight::of(self.into_array().map(change))
+    }
+}
+
+/// Parameters and their moments.
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion)]
+pub struct Learnt<B: Backend> {
+    #[extension_type]
+    pub parameters: Eight<B>,
+    #[extension_type]
+    pub first: Eight<B>,
+    #[extension_type]
+    pub second: Eight<B>,
+}
+
+impl<B: Backend> Learnt<B> {
+    fn of(each: [Stepped<B>; EIGHT]) -> Self {
+        let parts = each.map(|(parameter, first, second)| [parameter, first, second]);
+        let [parameters, first, second] = std::array::from_fn(|i| Eight::of(parts.each_ref().map(|part| part[i].clone())));
+        Self { parameters, first, second }
+    }
+
+    fn into_each(self) -> [Stepped<B>; EIGHT] {
+        let [parameters, first, second] = [self.parameters, self.first, self.second].map(Eight::into_array);
+        std::array::from_fn(|i| (parameters[i].clone(), first[i].clone(), second[i].clone()))
+    }
+
+    /// Each after its step.
+    fn stepped(
+        self,
+        gradients: Eight<B>,
+        steps: [AdamWStep; EIGHT],
+        mut step: impl FnMut(Stepped<B>, FloatTensor<B>, AdamWStep) -> Stepped<B>,
+    ) -> Self {
+        let mut beside = gradients.into_array().into_iter().zip(steps);
+        Self::of(self.into_each().map(|each| {
+            let (gradient, how) = beside.next().expect("as many gradients and steps");
+            step(each, gradient, how)
+        }))
+    }
+
+    fn map<C: Backend>(self, mut change: impl FnMut(FloatTensor<B>) -> FloatTensor<C>) -> Learnt<C> {
+        let Self { parameters, first, second } = self;
+        let [parameters, first, second] = [parameters, first, second].map(|eight| eight.map(&mut change));
+        Learnt { parameters, first, second }
     }
 }
 
@@ -216,7 +274,7 @@ impl Updates for CubeBackend {
         step: AdamWStep,
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
         stepped_by_shader(&parameter, &gradient, Some([&first, &second]), None, &step)
-            .unwrap_or_else(|| stepped::<Self>(parameter, gradient, Some([first, second]), step))
+            .unwrap_or_else(|| apart(|| stepped::<Self>(parameter, gradient, Some([first, second]), step)))
     }
 
     fn computed_adamw(
@@ -228,7 +286,15 @@ impl Updates for CubeBackend {
         step: AdamWStep,
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
         stepped_by_shader(&parameter, &gradient, Some([&first, &second]), Some(&computed), &step)
-            .unwrap_or_else(|| stepped::<Self>(parameter, multiplied::<Self>(gradient, computed), Some([first, second]), step))
+            .unwrap_or_else(|| apart(|| stepped::<Self>(parameter, multiplied::<Self>(gradient, computed), Some([first, second]), step)))
+    }
+
+    fn adamw_of(learnt: Learnt<Self>, gradients: Eight<Self>, computed: CubeTensor, steps: [AdamWStep; EIGHT]) -> Learnt<Self> {
+        together(|| {
+            learnt.stepped(gradients, steps, |(parameter, first, second), gradient, step| {
+                Self::computed_adamw(parameter, gradient, first, second, computed.clone(), step)
+            })
+        })
     }
 
     fn first_adamw(parameter: CubeTensor, gradient: CubeTensor, step: AdamWStep) -> (CubeTensor, CubeTensor, CubeTensor) {
@@ -274,6 +340,10 @@ impl<B: Updates, C: CheckpointStrategy> Updates for Autodiff<B, C> {
         (Self::from_inner(parameter), Self::from_inner(first), Self::from_inner(second))
     }
 
+    fn adamw_of(learnt: Learnt<Self>, gradients: Eight<Self>, computed: FloatTensor<Self>, steps: [AdamWStep; EIGHT]) -> Learnt<Self> {
+        B::adamw_of(learnt.map(Self::inner), gradients.map(Self::inner), Self::inner(computed), steps).map(Self::from_inner)
+    }
+
     fn first_adamw(
         parameter: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
@@ -312,6 +382,41 @@ pub fn add_squares_of(sum: Tensor<1>, tensors: Vec<DispatchTensor>) -> Tensor<1>
     Tensor::from_dispatch(rest.fold(sum, <Dispatch as Updates>::add_squares))
 }
 
+/// A parameter that AdamW is to change: its value, gradient and first and second moment, all of one shape, and how.
+#[derive(Clone, Debug)]
+pub struct Due {
+    pub parameter: DispatchTensor,
+    pub gradient: DispatchTensor,
+    /// None at the first step.
+    pub moments: Option<[DispatchTensor; 2]>,
+    pub step: AdamWStep,
+}
+
+impl Due {
+    /// # Panics
+    /// With tensors of different shapes.
+    pub fn new<const D: usize>(parameter: Tensor<D>, gradient: Tensor<D>, moments: Option<[Tensor<D>; 2]>, step: AdamWStep) -> Self {
+        let shape = parameter.dims();
+        let same = moments.iter().flatten().chain([&gradient]).all(|t| t.dims() == shape);
+        assert!(same, "a gradient or moments of another size than the parameter");
+        let [parameter, gradient] = [parameter, gradient].map(Tensor::into_dispatch);
+        Self { parameter, gradient, moments: moments.map(|both| both.map(Tensor::into_dispatch)), step }
+    }
+
+    /// The new parameter and moments. Gradients are multiplied by a computed factor, if there is one, beside that of the step.
+    fn done(self, computed: Option<DispatchTensor>) -> [DispatchTensor; 3] {
+        let Self { parameter, gradient, moments, step } = self;
+        <[DispatchTensor; 3]>::from(match (moments, computed) {
+            (Some([first, second]), None) => <Dispatch as Updates>::adamw(parameter, gradient, first, second, step),
+            (Some([first, second]), Some(factor)) => {
+                <Dispatch as Updates>::computed_adamw(parameter, gradient, first, second, factor, step)
+            }
+            (None, None) => <Dispatch as Updates>::first_adamw(parameter, gradient, step),
+            (None, Some(factor)) => <Dispatch as Updates>::first_adamw(parameter, multiplied::<Dispatch>(gradient, factor), step),
+        })
+    }
+}
+
 /// A step of AdamW: the new parameter and its first and second moment, from parameter, gradient and moments; without these at the first
 /// step. Gradients are multiplied by a computed factor `[1]`, if there is one, beside that of the step.
 ///
@@ -324,17 +429,41 @@ pub fn adamw<const D: usize>(
     computed: Option<Tensor<1>>,
     step: AdamWStep,
 ) -> [Tensor<D>; 3] {
-    let shape = parameter.dims();
-    let same = moments.iter().flatten().chain([&gradient]).all(|t| t.dims() == shape);
-    assert!(same, "a gradient or moments of another size than the parameter");
     assert!(computed.iter().all(|factor| factor.dims() == [1]), "a factor is one value");
-    let [parameter, gradient] = [parameter, gradient].map(Tensor::into_dispatch);
-    let computed = computed.map(Tensor::into_dispatch);
-    let (parameter, first, second) = match (moments.map(|both| both.map(Tensor::into_dispatch)), computed) {
-        (Some([first, second]), None) => <Dispatch as Updates>::adamw(parameter, gradient, first, second, step),
-        (Some([first, second]), Some(factor)) => <Dispatch as Updates>::computed_adamw(parameter, gradient, first, second, factor, step),
-        (None, None) => <Dispatch as Updates>::first_adamw(parameter, gradient, step),
-        (None, Some(factor)) => <Dispatch as Updates>::first_adamw(parameter, multiplied::<Dispatch>(gradient, factor), step),
-    };
-    [parameter, first, second].map(Tensor::from_dispatch)
+    Due::new(parameter, gradient, moments, step).done(computed.map(Tensor::into_dispatch)).map(Tensor::from_dispatch)
+}
+
+/// [`adamw`] of one parameter after the other, in few operations once all of them have moments: new parameters and moments.
+///
+/// # Panics
+/// If the factor is not one value.
+pub fn adamw_of(all: Vec<Due>, computed: Tensor<1>) -> Vec<[DispatchTensor; 3]> {
+    assert_eq!(computed.dims(), [1], "a factor is one value");
+    let computed = computed.into_dispatch();
+    let (mut made, mut all) = (Vec::with_capacity(all.len()), all.into_iter());
+    while all.len() > 0 {
+        let some: Vec<Due> = all.by_ref().take(EIGHT).collect();
+        match eight(&some) {
+            Some((learnt, gradients, steps)) => {
+                // The operation alone holds them then, and lets go of them when it is done.
+                drop(some);
+                let stepped = <Dispatch as Updates>::adamw_of(learnt, gradients, computed.clone(), steps);
+                made.extend(stepped.into_each().map(<[DispatchTensor; 3]>::from));
+            }
+            None => made.extend(some.into_iter().map(|due| due.done(Some(computed.clone())))),
+        }
+    }
+    made
+}
+
+/// For one operation, where there are so many, with moments.
+fn eight(some: &[Due]) -> Option<(Learnt<Dispatch>, Eight<Dispatch>, [AdamWStep; EIGHT])> {
+    let some: &[Due; EIGHT] = some.try_into().ok()?;
+    let moments = some.iter().map(|due| due.moments.clone()).collect::<Option<Vec<_>>>()?;
+    let learnt = std::array::from_fn(|i| {
+        let [first, second] = moments[i].clone();
+        (some[i].parameter.clone(), first, second)
+    });
+    let gradients = some.each_ref().map(|due| due.gradient.clone());
+    Some((Learnt::of(learnt), Eight::of(gradients), some.each_ref().map(|due| due.step)))
 }
