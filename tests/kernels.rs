@@ -431,7 +431,7 @@ fn updates_over_the_largest_binding_are_split() {
     let (before, sum) = (placed(&gpu, &[2.5], 0), placed(&gpu, &[f32::NAN], 0));
     gpu.run(&[
         squares::squares(n, [placed(&gpu, &parameter, of_values), chunks.clone()]),
-        squares::add(n, [Operand { per_sample: 0, ..chunks.clone() }, before, sum.clone()]),
+        squares::add(squares::chunks(n), [Operand { per_sample: 0, ..chunks.clone() }, before, sum.clone()]),
     ])
     .unwrap();
     assert_eq!(inside(&gpu, &chunks).len(), squares::chunks(n));
@@ -455,11 +455,16 @@ fn updates_of_any_size() {
             close(&format!("{n} values"), &read_values(sum).unwrap(), &[reference::squares::add_squares(0.0, &gradient)]);
         }
         // Those that go together, and the rest.
-        let all: Vec<Tensor<1>> = (0..19).map(|i| tensor(&values(1 + 450 * i as usize, i))).collect();
-        let zero = || Tensor::zeros([1], &device);
-        let sum = updates::add_squares_of(zero(), all.iter().map(|x| x.clone().into_dispatch()).collect());
-        let singly = all.into_iter().fold(zero(), updates::add_squares);
-        assert_eq!(read_values(sum).unwrap(), read_values(singly).unwrap());
+        let all: Vec<Vec<f32>> = (0..19).map(|i| values(1 + 450 * i as usize, i)).collect();
+        let sum = || {
+            let tensors = all.iter().map(|x| tensor(x).into_dispatch()).collect();
+            read_values(updates::add_squares_of(Tensor::zeros([1], &device), tensors)).unwrap()
+        };
+        let exact = all.iter().fold(0.0, |sum, x| reference::squares::add_squares(sum, x));
+        close("many tensors", &sum(), &[exact]);
+        assert_eq!(sum(), sum());
+        let singly = all.iter().map(|x| tensor(x)).fold(Tensor::zeros([1], &device), updates::add_squares);
+        close("one by one", &read_values(singly).unwrap(), &[exact]);
         for later in [false, true] {
             let due = |i: u32| {
                 let of = |salt: u32| tensor(&values(1 + 450 * i as usize, 4 * i + salt));

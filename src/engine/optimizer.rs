@@ -203,8 +203,8 @@ impl Optimizer {
     }
 
     /// The same by the length of the gradients as they are, `[1]`, which nobody has read yet. burn's optimiser has parameters changed one by
-    /// one, which small ones are not worth the way to the device for. So there are two walks: one to note down what is to be done, which is
-    /// then done many at a time, and one to hand it out.
+    /// one, and the way to the device takes longer than to change a small one there. So there are two walks: one to note down what is to be
+    /// done, which is then done many at a time, and one to hand it out.
     pub fn step_by<M: Module>(&mut self, model: M, gradients: GradientsParams, norm: Tensor<1>, rate: f64) -> M {
         let norm = norm.div_scalar(self.loss_factor()).add_scalar(LEAST_NORM);
         let clip = if self.clip > 0.0 { norm.recip().mul_scalar(self.clip).clamp_max(1.0) } else { norm.ones_like() };

@@ -8,6 +8,9 @@ const SOURCE: &str = include_str!("../../shaders/squares.wgsl");
 /// Values `[N]`, sums of chunks `[G]`.
 pub static SQUARES: Kernel =
     Kernel { name: "squares", source: SOURCE, entry: "squares", buffers: 2, results: 1, checks_itself: false, varies: false };
+/// Values of four tensors `[N]` each, sums of chunks `[G]`.
+pub static FOUR: Kernel =
+    Kernel { name: "squares", source: SOURCE, entry: "squares_of_four", buffers: 5, results: 1, checks_itself: false, varies: false };
 /// Sums of chunks `[G]`, the running sum `[1]`, the new one.
 pub static ADD: Kernel =
     Kernel { name: "squares", source: SOURCE, entry: "add_squares", buffers: 3, results: 1, checks_itself: false, varies: false };
@@ -48,16 +51,26 @@ pub fn squares<P>(values: usize, operands: [Operand<P>; 2]) -> Launch<P> {
     }
 }
 
-/// The running sum and the sums of chunks of `values` values.
-pub fn add<P>(values: usize, operands: [Operand<P>; 3]) -> Launch<P> {
+/// The same of the chunks of four tensors of so many values each, into the sums from `place` on.
+pub fn squares_of_four<P>(values: [usize; 4], place: usize, operands: [Operand<P>; 5]) -> Launch<P> {
+    let mut end = 0;
+    let ends = values.map(|values| {
+        end += chunks(values);
+        end
+    });
     Launch {
-        kernel: &ADD,
+        kernel: &FOUR,
         constants: Constants::new(),
         operands: operands.into(),
-        samples: 1,
+        samples: end,
         groups: 1,
-        params: vec![chunks(values) as u32],
+        params: [place].into_iter().chain(values.map(chunk)).chain(ends).map(|word| word as u32).collect(),
     }
+}
+
+/// The running sum and the sums of so many chunks.
+pub fn add<P>(chunks: usize, operands: [Operand<P>; 3]) -> Launch<P> {
+    Launch { kernel: &ADD, constants: Constants::new(), operands: operands.into(), samples: 1, groups: 1, params: vec![chunks as u32] }
 }
 
 /// The running sum and the squares of `values` values, which are one of [`chunks`].

@@ -67,7 +67,7 @@ pub fn variants() -> Vec<Variant> {
     let steps = [(false, false), (true, false), (false, true)];
     all.extend(steps.map(|(first, computed)| Variant { kernel: &adamw::ADAMW, constants: adamw::constants(first, computed) }));
     all.extend(
-        [&squares::SQUARES, &squares::ADD, &squares::ADD_CHUNK, &dropout::DROPOUT]
+        [&squares::SQUARES, &squares::FOUR, &squares::ADD, &squares::ADD_CHUNK, &dropout::DROPOUT]
             .map(|kernel| Variant { kernel, constants: Constants::new() }),
     );
     for way in [false, true].map(|halves| product::Way::Plain { halves }) {
@@ -187,6 +187,7 @@ impl Demands {
             &softmax::SOFTMAX,
             &softmax::GRADIENT,
             &squares::SQUARES,
+            &squares::FOUR,
             &squares::ADD,
             &squares::ADD_CHUNK,
         ];

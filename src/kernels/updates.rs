@@ -1,9 +1,9 @@
-//! What comes after the backward pass, for one parameter at a time: the squares that the length of the gradient is made of, and the step of
-//! AdamW with clipping and the loss's scale in it.
+//! What comes after the backward pass: the squares that the length of the gradient is made of, and the step of AdamW with clipping and the
+//! loss's scale in it.
 //!
-//! By burn's operations these are a dozen launches for a parameter, and a network has hundreds of parameters. On wgpu they are shaders of
-//! ours, one launch for a step and two for a sum; everywhere else they are burn's operations in burn's order, so that they give the bits
-//! that burn's optimiser does. Nothing here is differentiated.
+//! By burn's operations these are a dozen launches for a parameter, and a network has hundreds of parameters, most of them small. On wgpu
+//! they are shaders of ours, of eight parameters in one operation: a launch for each step, three for all their squares; everywhere else they are burn's
+//! operations in burn's order, so that they give the bits that burn's optimiser does. Nothing here is differentiated.
 
 use super::queue::{Copied, Outlet, Queue, allocate, apart, operand, operands, together};
 use super::{adamw as kernel, squares};
@@ -26,7 +26,7 @@ pub trait Updates: Backend {
         sum_with_squares::<Self>(sum, x)
     }
 
-    /// [`Updates::add_squares`] of one after the other.
+    /// [`Updates::add_squares`] of all of them.
     #[fusion(meta = |sum, _tensors| sum.clone())]
     fn add_squares_of(sum: FloatTensor<Self>, #[extension_type] tensors: Eight<Self>) -> FloatTensor<Self> {
         tensors.into_array().into_iter().fold(sum, Self::add_squares)
@@ -209,6 +209,28 @@ fn queue(tensors: &[&CubeTensor]) -> Option<Queue> {
     Queue::of(tensors.first()?).filter(|queue| fit && binds(queue))
 }
 
+/// A running sum and the squares of all tensors, whose chunks are added up together; none where our shader does not fit.
+fn added_by_shader(sum: &CubeTensor, tensors: &[CubeTensor; EIGHT]) -> Option<CubeTensor> {
+    let queue = queue(&tensors.iter().chain([sum]).collect::<Vec<_>>())?;
+    let values = tensors.each_ref().map(|x| x.shape().num_elements());
+    if values.iter().any(|&values| (values * size_of::<f32>()) as u64 > queue.gpu().largest_binding()) {
+        return None;
+    }
+    let [a, b, c, d, e, f, g, h] = tensors.each_ref().map(|x| into_contiguous(x.clone()));
+    let [before, after] = [0, 4].map(|i| std::array::from_fn(|k| values[i + k]));
+    let chunks = |of: [usize; 4]| of.map(squares::chunks).into_iter().sum::<usize>();
+    let (first, all) = (chunks(before), chunks(before) + chunks(after));
+    let sums = allocate(sum, Shape::new([all]), DType::F32);
+    let made = allocate(sum, Shape::new([1]), DType::F32);
+    let sum = into_contiguous(sum.clone());
+    queue.submit([
+        squares::squares_of_four(before, 0, operands([&a, &b, &c, &d, &sums], [0; 5])),
+        squares::squares_of_four(after, first, operands([&e, &f, &g, &h, &sums], [0; 5])),
+        squares::add(all, operands([&sums, &sum, &made], [0; 3])),
+    ]);
+    Some(made)
+}
+
 /// A step by our shader; none where it does not fit.
 fn stepped_by_shader(
     parameter: &CubeTensor,
@@ -257,13 +279,14 @@ impl Updates for CubeBackend {
         let made = allocate(&x, Shape::new([1]), DType::F32);
         queue.submit([
             squares::squares(values, operands([&x, &chunks], squares::sizes(values))),
-            squares::add(values, operands([&chunks, &sum, &made], [0; 3])),
+            squares::add(squares::chunks(values), operands([&chunks, &sum, &made], [0; 3])),
         ]);
         made
     }
 
     fn add_squares_of(sum: CubeTensor, tensors: Eight<Self>) -> CubeTensor {
-        together(|| tensors.into_array().into_iter().fold(sum, Self::add_squares))
+        let tensors = tensors.into_array();
+        added_by_shader(&sum, &tensors).unwrap_or_else(|| together(|| tensors.into_iter().fold(sum, Self::add_squares)))
     }
 
     fn adamw(
@@ -368,7 +391,7 @@ pub fn add_squares<const D: usize>(sum: Tensor<1>, x: Tensor<D>) -> Tensor<1> {
     add_squares_of(sum, vec![x.into_dispatch()])
 }
 
-/// [`add_squares`] of one tensor after the other, in few operations.
+/// [`add_squares`] of all tensors, in few operations.
 ///
 /// # Panics
 /// If `sum` is not one value.

@@ -5,7 +5,7 @@ use super::kernels::{floats, normals};
 use super::{Finding, Golden, rate, relative_error, repeated};
 use crate::engine::read_values;
 use crate::kernels::reference;
-use crate::kernels::updates::{AdamWStep, adamw, add_squares};
+use crate::kernels::updates::{AdamWStep, adamw, add_squares, add_squares_of};
 use anyhow::Result;
 use burn::prelude::*;
 
@@ -13,6 +13,8 @@ use burn::prelude::*;
 const BOUND: f64 = 1e-5;
 /// Values that rates are measured with: a matrix of a ViT-B and one value more.
 const VALUES: usize = 768 * 768 + 1;
+/// Of tensors whose squares are summed together, and of one left over.
+const MANY: [usize; 9] = [VALUES, 1, 768, 4096, 4097, 3, 768 * 32, 9000, 17];
 /// A step in the midst of training.
 const STEP: AdamWStep = AdamWStep { factor: 0.5, rate: 0.01, weight_decay: 0.05, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, time: 7 };
 
@@ -89,7 +91,12 @@ pub fn squares_twin(device: &Device) -> Result<Finding> {
     let values = normals("x", VALUES);
     let (before, x) = (floats(vec![1e5], [1], device), floats(values.clone(), [VALUES], device));
     let ours = read_values(add_squares(before.clone(), x.clone()))?;
-    let worst = relative_error(&ours, &[reference::squares::add_squares(1e5, &values)]);
+    let mut worst = relative_error(&ours, &[reference::squares::add_squares(1e5, &values)]);
+    let parts: Vec<&[f32]> = MANY.iter().map(|n| &values[..*n]).collect();
+    let tensors = parts.iter().map(|part| floats(part.to_vec(), [part.len()], device).into_dispatch()).collect();
+    let ours = read_values(add_squares_of(before.clone(), tensors))?;
+    let exact = parts.into_iter().fold(1e5, reference::squares::add_squares);
+    worst = worst.max(relative_error(&ours, &[exact]));
     let rate = rate(device, 4 * VALUES, || Ok(add_squares(before.clone(), x.clone())))?;
     Ok(Finding { bytes_per_second: Some(rate), ..Finding::new(worst, BOUND) })
 }
